@@ -1,0 +1,36 @@
+"""advens: train, attack and judge ensembles of Keras classifiers.
+
+The modules follow the flow of the data: `datasets`, `pipelines`, `models`, `training`,
+`ensemble`, `gradients`, `attacks`, `evaluation`, `tables`. They are imported on first
+use, so that `import advens` and a script's `--help` need no backend.
+"""
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "attacks",
+    "datasets",
+    "ensemble",
+    "evaluation",
+    "gradients",
+    "models",
+    "paper",
+    "pipelines",
+    "statistics",
+    "store",
+    "tables",
+    "training",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"advens.{name}")
+    raise AttributeError(f"module 'advens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

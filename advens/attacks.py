@@ -1,0 +1,128 @@
+"""FGSM and BIM, as functions of a gradient, never of a model."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from advens.gradients import Gradient
+
+
+class Adversarial(NamedTuple):
+    """What an attack returns.
+
+    Attributes:
+        x_adv: `(n, h, w, c)` float32, the adversarial images.
+        zero_gradient: `(n,)` bool, whether the image's gradient was exactly zero at any
+            step. Such an image did not move at that step: if it is still classified
+            correctly, that is a numerical accident and no robustness.
+    """
+
+    x_adv: Any
+    zero_gradient: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """The settings of an attack: FGSM if `num_steps` is 1, else BIM.
+
+    Attributes:
+        name: what tables call it.
+        eps: largest change of a pixel, in units of the [0, 1] range.
+        step_size: change of a pixel in one step (the paper's alpha).
+        num_steps: number of steps (the paper's n).
+        box: clip to [0, 1] after each step (docs/protocol.md, point 10).
+    """
+
+    name: str
+    eps: float
+    step_size: float
+    num_steps: int
+    box: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.eps, self.step_size, self.num_steps)
+
+
+def check(eps: float, step_size: float, num_steps: int) -> None:
+    """Raise a `ValueError` if a setting of an attack is out of range."""
+    if not eps >= 0:
+        raise ValueError(f"`eps` must be >= 0. Received: eps={eps}")
+    if not step_size >= 0:
+        raise ValueError(f"`step_size` must be >= 0. Received: step_size={step_size}")
+    if num_steps < 1:
+        raise ValueError(f"`num_steps` must be >= 1. Received: num_steps={num_steps}")
+
+
+def fgsm(
+    gradient: Gradient, x: Any, y: Any, *, eps: float, box: bool = False
+) -> Adversarial:
+    """The fast gradient sign method: x + eps sign(gradient(x, y)).
+
+    Source: Section 2; Goodfellow et al. 2014, arXiv:1412.6572. It is `bim` with one
+    step of size `eps`.
+
+    Args:
+        gradient: a function of `(x, y)`; see `advens.gradients`.
+        x: `(n, h, w, c)` float32 in [0, 1].
+        y: `(n,)` int labels.
+        eps: change of every pixel, in units of the [0, 1] range.
+        box: clip the result to [0, 1].
+    """
+    return bim(gradient, x, y, eps=eps, step_size=eps, num_steps=1, box=box)
+
+
+def bim(
+    gradient: Gradient,
+    x: Any,
+    y: Any,
+    *,
+    eps: float,
+    step_size: float,
+    num_steps: int,
+    box: bool = False,
+) -> Adversarial:
+    """The basic iterative method: steps along the sign, clipped to the eps-ball.
+
+    Source: Section 2; Kurakin et al. 2016, arXiv:1607.02533.
+
+    Args:
+        gradient: a function of `(x, y)`; see `advens.gradients`.
+        x: `(n, h, w, c)` float32 in [0, 1].
+        y: `(n,)` int labels.
+        eps: largest change of a pixel, in units of the [0, 1] range.
+        step_size: change of a pixel in one step.
+        num_steps: number of steps.
+        box: clip to [0, 1] after each step.
+    """
+    check(eps, step_size, num_steps)
+    return iterate(gradient, x, y, eps, step_size, num_steps, box)
+
+
+def iterate(
+    gradient: Gradient,
+    x: Any,
+    y: Any,
+    eps: Any,
+    step_size: Any,
+    num_steps: Any,
+    box: bool,
+) -> Adversarial:
+    """Do what `bim` does; `eps`, `step_size` and `num_steps` may be tensors.
+
+    So one compiled graph serves every setting of one gradient.
+    """
+    x = ops.convert_to_tensor(x, "float32")
+    low, high = x - eps, x + eps
+
+    def step(_: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        x_adv, zero_gradient = state
+        grad = gradient(x_adv, y)
+        is_zero = ops.all(ops.equal(grad, 0.0), axis=tuple(range(1, grad.ndim)))
+        x_adv = ops.clip(x_adv + step_size * ops.sign(grad), low, high)
+        if box:
+            x_adv = ops.clip(x_adv, 0.0, 1.0)
+        return x_adv, ops.logical_or(zero_gradient, is_zero)
+
+    start = (x, ops.zeros((x.shape[0],), dtype="bool"))
+    return Adversarial(*ops.fori_loop(0, num_steps, step, start))

@@ -1,0 +1,200 @@
+"""`Ensemble`: any Keras classifiers, voting by the mean of their probabilities."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+Outputs = Literal["logits", "probs"]
+
+
+class _WithoutSoftmax(keras.layers.Layer):
+    """A `Dense` layer whose softmax is left away; it shares the layer's weights."""
+
+    def __init__(self, dense: keras.layers.Dense) -> None:
+        super().__init__(dtype=dense.dtype_policy)
+        self.dense = dense
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        logits = ops.matmul(inputs, self.dense.kernel)
+        return logits if self.dense.bias is None else logits + self.dense.bias
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (*input_shape[:-1], self.dense.units)
+
+
+def logits_model(model: keras.Model, outputs: Outputs | None = None) -> keras.Model:
+    """Return the model up to its logits. It shares the layers of `model`.
+
+    Losses for gradients are computed from logits: behind a softmax and a mean, Keras
+    clips probabilities at 1e-7 and many gradients become exactly zero.
+
+    Args:
+        model: a Sequential or functional classifier that ends in a `Softmax` layer, in
+            a `Dense` or `Activation` layer with softmax activation, or in a `Dense`
+            layer without activation (logits).
+        outputs: says what an ending that is none of these returns: `"logits"`, or
+            `"probs"`, whose logarithm then serves as logits.
+
+    Raises:
+        ValueError: if the ending tells neither and `outputs` is not given, or if
+            `outputs` contradicts the ending.
+    """
+    kind, tensor = _ending(model)
+    if outputs not in (None, "logits", "probs"):
+        raise ValueError(
+            f"`outputs` must be 'logits', 'probs' or None. Received: {outputs!r}"
+        )
+    if outputs and kind and outputs != kind:
+        raise ValueError(
+            f"Model {model.name!r} ends in {kind}, not in {outputs}. Leave `outputs` "
+            "out, or change the model's last layer."
+        )
+    if kind == "probs":
+        return keras.Model(model.inputs, tensor)
+    if (kind or outputs) == "logits":
+        return model
+    if outputs == "probs":
+        return keras.Sequential([model, keras.layers.Lambda(_log)])
+    raise ValueError(
+        f"Cannot tell whether model {model.name!r} returns logits or probabilities: "
+        "its last layer is neither a Softmax, nor a Dense or Activation layer with "
+        "softmax activation, nor a Dense layer without activation. Say it by "
+        "outputs='logits' or outputs='probs'."
+    )
+
+
+def _log(probs: Any) -> Any:
+    # The smallest normal float32 keeps the logarithm finite.
+    return ops.log(ops.maximum(probs, 1.1754944e-38))
+
+
+def _ending(model: keras.Model) -> tuple[Outputs | None, Any]:
+    """Tell what a model returns, and where its logits are if it returns probs."""
+    if not isinstance(model, keras.Sequential) and not getattr(
+        model, "_is_graph_network", hasattr(model, "_nodes_by_depth")
+    ):
+        return None, None
+    return _ending_of_tensor(model.outputs[0])
+
+
+def _ending_of_tensor(tensor: Any) -> tuple[Outputs | None, Any]:
+    layer, node_index, _ = tensor._keras_history
+    inputs = layer._inbound_nodes[node_index].input_tensors
+    activation = getattr(layer, "activation", None)
+    if isinstance(layer, keras.layers.Softmax):
+        return "probs", inputs[0]
+    if isinstance(layer, keras.layers.Activation):
+        if activation is keras.activations.softmax:
+            return "probs", inputs[0]
+        if activation is keras.activations.linear:
+            return _ending_of_tensor(inputs[0])
+    if isinstance(layer, keras.layers.Dense):
+        if activation is keras.activations.softmax:
+            return "probs", _WithoutSoftmax(layer)(inputs[0])
+        if activation is keras.activations.linear:
+            return "logits", tensor
+    if isinstance(layer, keras.Model):
+        kind, _ = _ending(layer)
+        if kind == "probs":
+            return "probs", logits_model(layer)(inputs[0])
+        return kind, tensor
+    return None, None
+
+
+@keras.saving.register_keras_serializable("advens")
+class Ensemble(keras.Model):
+    """Classifiers that vote by the mean of their output probabilities (Section 3).
+
+    Calling it maps `(n, h, w, c)` images to `(n, num_classes)` probabilities, whether
+    the members return logits or probabilities. `len(ensemble)` and `ensemble[i]` give
+    the members; all else is `keras.Model`.
+
+    Args:
+        members: at least one built Keras classifier, all of the same input and output
+            shape.
+        outputs: what members return whose last layer does not tell; see `logits_model`.
+
+    Raises:
+        ValueError: if there is no member, the shapes differ, or a member's last layer
+            does not tell what it returns.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[keras.Model],
+        *,
+        outputs: Outputs | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        members = list(members)
+        if not members:
+            raise ValueError("`members` must hold at least one model. Received: none")
+        for i, member in enumerate(members):
+            if not isinstance(member, keras.Model):
+                raise ValueError(
+                    f"`members` must be Keras models. Received: members[{i}]={member!r}"
+                )
+            if not member.built:
+                raise ValueError(
+                    f"`members` must be built. Received: members[{i}] "
+                    f"({member.name!r}), which has no input shape yet; call it once "
+                    "or give it a keras.Input"
+                )
+            shapes = [(m.input_shape, m.output_shape) for m in (members[0], member)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    "`members` must have the same input and output shape. Received: "
+                    f"members[0] maps {shapes[0][0]} to {shapes[0][1]}, members[{i}] "
+                    f"maps {shapes[1][0]} to {shapes[1][1]}"
+                )
+        self.members = members
+        self._outputs = outputs
+        # Bound methods: a list of models would be tracked, and saved, a second time.
+        self._logits: list[Callable] = [
+            logits_model(member, outputs).__call__ for member in members
+        ]
+        self.built = True
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> keras.Model:
+        return self.members[index]
+
+    def member_logits(
+        self, x: Any, index: int | None = None, *, training: bool = False
+    ) -> Any:
+        """Return all members' logits, `(m, n, k)`, or those of one member, `(n, k)`."""
+        if index is not None:
+            return ops.cast(self._logits[index](x, training=training), "float32")
+        return ops.stack(
+            [self.member_logits(x, i, training=training) for i in range(len(self))]
+        )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        logits = self.member_logits(inputs, training=training)
+        return ops.mean(ops.softmax(logits), axis=0)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return (input_shape[0], *self.members[0].output_shape[1:])
+
+    def build(self, input_shape: tuple) -> None:
+        """Do nothing: the members are built."""
+
+    def get_config(self) -> dict[str, Any]:
+        members = [keras.saving.serialize_keras_object(m) for m in self.members]
+        return {"members": members, "outputs": self._outputs, "name": self.name}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict | None = None
+    ) -> "Ensemble":
+        members = [
+            keras.saving.deserialize_keras_object(m, custom_objects=custom_objects)
+            for m in config.pop("members")
+        ]
+        return cls(members, **config)

@@ -1,0 +1,65 @@
+"""The paper as data: Strauss et al. 2017, arXiv:1709.03423. No logic.
+
+`digits` is not in the paper: it stands in for MNIST where nothing can be downloaded and
+takes MNIST's settings.
+"""
+
+from typing import Final
+
+# Section 4, first paragraph.
+NUM_MEMBERS: Final = 10
+
+# Section 4, "MNIST" and "CIFAR-10".
+EPOCHS: Final = {"digits": 10, "mnist": 10, "cifar10": 25}
+
+# Section 4, second paragraph: eps, step size (alpha) and number of steps (n).
+FGSM: Final = {
+    "digits": {"eps": 0.3},
+    "mnist": {"eps": 0.3},
+    "cifar10": {"eps": 0.03},
+}
+BIM: Final = {
+    "digits": {"eps": 0.2, "step_size": 0.025, "num_steps": 8},
+    "mnist": {"eps": 0.2, "step_size": 0.025, "num_steps": 8},
+    "cifar10": {"eps": 0.02, "step_size": 0.0025, "num_steps": 8},
+}
+
+# Section 3 (i) to (iv), as Table 2 abbreviates them.
+METHODS: Final = {
+    "rand_ini": "Rand. Ini.",
+    "mix_mod": "Mix. Mod.",
+    "bagging": "Bagging",
+    "gauss_noise": "Gauss Noise",
+}
+
+TABLE2_COLUMNS: Final = (
+    "no_attack_single",
+    "no_attack_ensemble",
+    "grad1_single",
+    "grad1_ensemble",
+    "grad2_ensemble",
+)
+
+# Table 2: (attack, method) -> accuracies in the order of TABLE2_COLUMNS.
+TABLE2: Final = {
+    "mnist": {
+        ("FGSM", "rand_ini"): (0.9912, 0.9942, 0.3791, 0.6100, 0.4517),
+        ("FGSM", "mix_mod"): (0.9918, 0.9942, 0.3522, 0.5681, 0.4609),
+        ("FGSM", "bagging"): (0.9900, 0.9927, 0.4045, 0.6738, 0.5716),
+        ("FGSM", "gauss_noise"): (0.9898, 0.9920, 0.5587, 0.7816, 0.7043),
+        ("BIM", "rand_ini"): (0.9912, 0.9942, 0.0906, 0.6518, 0.8875),
+        ("BIM", "mix_mod"): (0.9918, 0.9942, 0.0582, 0.6656, 0.9076),
+        ("BIM", "bagging"): (0.9900, 0.9927, 0.1110, 0.7068, 0.9233),
+        ("BIM", "gauss_noise"): (0.9898, 0.9920, 0.5429, 0.9152, 0.9768),
+    },
+    "cifar10": {
+        ("FGSM", "rand_ini"): (0.7984, 0.8448, 0.1778, 0.4538, 0.3302),
+        ("FGSM", "mix_mod"): (0.7898, 0.8400, 0.1643, 0.4339, 0.3140),
+        ("FGSM", "bagging"): (0.7815, 0.8415, 0.1822, 0.4788, 0.3571),
+        ("FGSM", "gauss_noise"): (0.7160, 0.7687, 0.2966, 0.6097, 0.4707),
+        ("BIM", "rand_ini"): (0.7984, 0.8448, 0.1192, 0.5232, 0.6826),
+        ("BIM", "mix_mod"): (0.7898, 0.8400, 0.1139, 0.5259, 0.6768),
+        ("BIM", "bagging"): (0.7815, 0.8415, 0.1280, 0.5615, 0.7166),
+        ("BIM", "gauss_noise"): (0.7160, 0.7687, 0.3076, 0.6735, 0.7277),
+    },
+}

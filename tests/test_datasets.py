@@ -1,0 +1,405 @@
+import hashlib
+import os
+import runpy
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import load_digits
+
+from advens import datasets
+
+REAL_DATA_DIR = os.environ.get("ADVENS_DATA_DIR")
+SHAPES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("ADVENS_DATA_DIR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def fail():
+        raise Exception("URL fetch failure on https://example.org:\n None -- no route")
+
+    for name in SHAPES:
+        monkeypatch.setattr(getattr(keras.datasets, name), "load_data", fail)
+
+
+def fake_arrays(name="mnist", **replaced):
+    rng = np.random.default_rng(7)
+    arrays = {
+        "x_train": rng.integers(0, 256, (6, *SHAPES[name]), dtype=np.uint8),
+        "y_train": np.array([3, 0, 9, 1, 1, 4], np.uint8),
+        "x_test": rng.integers(0, 256, (2, *SHAPES[name]), dtype=np.uint8),
+        "y_test": np.array([9, 0], np.uint8),
+    }
+    return arrays | replaced
+
+
+def write(folder, name="mnist", **replaced):
+    path = folder / f"{name}.npz"
+    np.savez(path, **fake_arrays(name, **replaced))
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return datasets.load("digits")
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    write(tmp_path)
+    return datasets.load("mnist", data_dir=tmp_path)
+
+
+def test_digits_shapes_and_split(digits):
+    assert digits.x_train.shape == (1437, 28, 28, 1)
+    assert digits.x_test.shape == (360, 28, 28, 1)
+    assert digits.x_train.dtype == digits.x_test.dtype == np.float32
+    assert digits.y_train.dtype == digits.y_test.dtype == np.int64
+    counts = np.bincount(load_digits().target)
+    assert_array_equal(np.bincount(digits.y_train) + np.bincount(digits.y_test), counts)
+    # A stratified split leaves each class its share, to within one image.
+    assert_allclose(np.bincount(digits.y_test), counts * 360 / 1797, rtol=0, atol=1)
+    assert digits.input_shape == (28, 28, 1)
+    assert digits.num_classes == 10
+    assert digits.class_names == tuple("0123456789")
+
+
+def quarters(digits_part):
+    """Pixel 2 + 5k lies half way between the source's pixels 2k and 2k + 1, so that
+    it is the mean of four of them: a multiple of 1/64."""
+    return digits_part[:, 6:24:5, 6:24:5, 0]
+
+
+def test_digits_are_enlarged_bilinearly_in_the_middle(digits):
+    source = load_digits()
+    sums = source.images.reshape(-1, 4, 2, 4, 2).sum(axis=(2, 4))
+    labels = {
+        total.astype(int).tobytes(): label
+        for total, label in zip(sums, source.target, strict=True)
+    }
+    border = np.ones((28, 28), bool)
+    border[4:24, 4:24] = False
+    for x, y in ((digits.x_train, digits.y_train), (digits.x_test, digits.y_test)):
+        assert x.min() == 0
+        assert x.max() == 1
+        assert not x[:, border].any()
+        got = np.round(quarters(x) * 64)
+        assert_allclose(quarters(x) * 64, got, rtol=0, atol=1e-4)
+        assert_array_equal([labels[g.astype(int).tobytes()] for g in got], y)
+
+
+def test_digits_are_the_same_each_time(digits):
+    assert datasets.load("digits").checksum == digits.checksum
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_file_is_scaled_and_shaped(tmp_path, name):
+    arrays = fake_arrays(name)
+    write(tmp_path, name)
+    data = datasets.load(name, data_dir=tmp_path)
+    channels = 3 if name == "cifar10" else 1
+    assert data.name == name
+    assert data.input_shape == (*SHAPES[name][:2], channels)
+    assert data.num_classes == 10
+    for part in ("train", "test"):
+        x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
+        raw = arrays[f"x_{part}"].reshape(x.shape)
+        assert x.dtype == np.float32
+        assert y.dtype == np.int64
+        assert_allclose(x, raw / 255.0, rtol=0, atol=1e-7)
+        assert_array_equal(y, arrays[f"y_{part}"])
+    if name == "cifar10":
+        assert data.class_names[:4] == ("airplane", "automobile", "bird", "cat")
+        assert data.class_names[9] == "truck"
+
+
+def test_floats_and_label_columns_are_accepted(tmp_path, mnist):
+    raw = fake_arrays()
+    write(
+        tmp_path,
+        x_train=raw["x_train"] / 255.0,
+        x_test=raw["x_test"] / np.float32(255),
+        y_train=raw["y_train"][:, None].astype(np.int32),
+        notes=np.array(["more keys do no harm"]),
+    )
+    data = datasets.load("mnist", data_dir=tmp_path)
+    assert_array_equal(data.y_train, mnist.y_train)
+    assert_allclose(data.x_train, mnist.x_train, rtol=0, atol=1e-7)
+
+
+def test_directory_from_argument_goes_before_environment(tmp_path, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    write(first, y_test=np.array([1, 1]))
+    write(second, y_test=np.array([2, 2]))
+    monkeypatch.setenv("ADVENS_DATA_DIR", str(second))
+    assert_array_equal(datasets.load("mnist").y_test, [2, 2])
+    assert_array_equal(datasets.load("mnist", data_dir=str(first)).y_test, [1, 1])
+
+
+def test_download_where_there_is_no_file(tmp_path, monkeypatch):
+    a = fake_arrays("cifar10", y_train=np.array([[3], [0], [9], [1], [1], [4]]))
+    downloaded = ((a["x_train"], a["y_train"]), (a["x_test"], a["y_test"]))
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: downloaded)
+    for data_dir in (None, tmp_path):
+        data = datasets.load("cifar10", data_dir=data_dir)
+        assert data.x_test.shape == (2, 32, 32, 3)
+        assert_array_equal(data.y_train, [3, 0, 9, 1, 1, 4])
+        assert_array_equal(data.y_test, [9, 0])
+    monkeypatch.setenv("ADVENS_DATA_DIR", "")
+    assert datasets.load("cifar10").checksum == data.checksum
+
+
+def message(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_failed_download_says_what_to_do(tmp_path):
+    with pytest.raises(OSError, match="could not download mnist") as error:
+        datasets.load("mnist")
+    text = message(error)
+    assert "URL fetch failure on https://example.org: None -- no route" in text
+    assert "into the directory that ADVENS_DATA_DIR names." in text
+    with pytest.raises(OSError, match="could not download cifar10") as error:
+        datasets.load("cifar10", data_dir=tmp_path)
+    assert f"into the directory {tmp_path}." in message(error)
+
+
+def test_unsuitable_download_is_named(monkeypatch):
+    a = fake_arrays(x_train=np.zeros((6, 1, 28, 28), np.uint8))
+    downloaded = ((a["x_train"], a["y_train"]), (a["x_test"], a["y_test"]))
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: downloaded)
+    with pytest.raises(ValueError, match=r"keras\.datasets\.mnist: `x_train`") as error:
+        datasets.load("mnist")
+    assert "Received: (6, 1, 28, 28)" in message(error)
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="`name` must be one of") as error:
+        datasets.load("svhn")
+    assert "'digits', 'mnist', 'cifar10'" in message(error)
+    assert "Received: name='svhn'" in message(error)
+
+
+@pytest.mark.parametrize("name", datasets.NAMES)
+@pytest.mark.parametrize("kind", ["missing", "file", "empty"])
+def test_data_dir_must_be_a_directory(tmp_path, name, kind):
+    path = {"missing": str(tmp_path / "no"), "file": str(tmp_path / "f"), "empty": ""}
+    (tmp_path / "f").touch()
+    with pytest.raises(NotADirectoryError, match="must be an existing dir") as error:
+        datasets.load(name, data_dir=path[kind])
+    assert message(error).endswith(f"Received: data_dir={path[kind]!r}")
+
+
+def test_environment_must_name_a_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADVENS_DATA_DIR", str(tmp_path / "no"))
+    with pytest.raises(NotADirectoryError, match="`ADVENS_DATA_DIR` must be") as error:
+        datasets.load("mnist")
+    assert message(error).endswith(f"Received: ADVENS_DATA_DIR='{tmp_path / 'no'}'")
+
+
+def test_unreadable_directory(tmp_path, monkeypatch):
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(OSError, match=r"mnist\.npz cannot be read: Perm") as error:
+        datasets.load("mnist", data_dir=tmp_path)
+    assert "Permission denied" in message(error)
+    assert "name another data directory" in message(error)
+
+
+def test_directory_in_place_of_the_file(tmp_path):
+    (tmp_path / "mnist.npz").mkdir()
+    with pytest.raises(OSError, match=r"mnist\.npz cannot be read: IsADir") as error:
+        datasets.load("mnist", data_dir=tmp_path)
+    assert "Make it a readable file" in message(error)
+
+
+def corrupt(path, how):
+    content = path.read_bytes()
+    if how == "objects":
+        arrays = fake_arrays(y_test=np.array([9, None], object))
+        np.savez(path, allow_pickle=True, **arrays)
+    elif how == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        middle = len(content) // 2
+        flipped = bytes(255 - b for b in content[middle : middle + 50])
+        path.write_bytes(
+            {
+                "empty": b"",
+                "garbage": b"<html>404: not found</html>\n" * 9,
+                "truncated": content[:middle],
+                "flipped": content[:middle] + flipped + content[middle + 50 :],
+            }[how]
+        )
+
+
+@pytest.mark.parametrize(
+    "how", ["empty", "garbage", "truncated", "flipped", "npy", "objects"]
+)
+def test_damaged_file(tmp_path, how):
+    path = write(tmp_path)
+    corrupt(path, how)
+    with pytest.raises(ValueError, match="is not a whole .npz archive") as error:
+        datasets.load("mnist", data_dir=tmp_path)
+    assert message(error).startswith(str(path))
+    assert "Replace the file, or remove it" in message(error)
+
+
+def test_missing_keys(tmp_path):
+    path = tmp_path / "mnist.npz"
+    arrays = fake_arrays()
+    np.savez(path, x_train=arrays["x_train"], y_train=arrays["y_train"], test=1)
+    with pytest.raises(ValueError, match="keys must be x_train, y_train, x_test, y"):
+        datasets.load("mnist", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"\['x_train', 'y_train', 'test'\]") as error:
+        datasets.load("mnist", data_dir=tmp_path)
+    assert message(error).startswith(f"{path}: ")
+
+
+GREY = np.zeros((6, 28, 28), np.float64)
+LABELS = np.zeros(6, np.int64)
+
+
+def with_value(array, value):
+    changed = array.copy()
+    changed.flat[5] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "rule", "received"),
+    [
+        (
+            "x_train",
+            np.zeros((6, 28, 27), np.uint8),
+            "shape (n, 28, 28)",
+            "(6, 28, 27)",
+        ),
+        ("x_train", np.zeros((6, 784), np.uint8), "shape (n, 28, 28)", "(6, 784)"),
+        ("x_test", np.uint8(0), "shape (n, 28, 28)", "()"),
+        ("x_test", np.zeros((0, 28, 28), np.uint8), "n >= 1", "(0, 28, 28)"),
+        ("x_train", GREY.astype(np.int32), "uint8, or float", "int32 from 0 to 0"),
+        ("x_train", GREY.astype("U1"), "uint8, or float", "<U1"),
+        ("x_train", with_value(GREY, np.nan), "without NaN", "from nan to nan"),
+        ("x_train", with_value(GREY, np.inf), "in [0, 1]", "from 0.0 to inf"),
+        ("x_train", with_value(GREY, 255), "in [0, 1]", "from 0.0 to 255.0"),
+        ("x_train", with_value(GREY, -0.5), "in [0, 1]", "from -0.5 to 0.0"),
+        ("y_train", LABELS[:5], "one label for each of 6 images", "shape (5,)"),
+        ("y_train", np.eye(6, 10), "one label for each of 6", "shape (6, 10)"),
+        ("y_train", LABELS.astype(float), "integers in 0..9", "float64"),
+        ("y_train", LABELS.astype(bool), "integers in 0..9", "bool"),
+        ("y_train", with_value(LABELS, 10), "integers in 0..9", "from 0 to 10"),
+        ("y_train", with_value(LABELS, -1), "integers in 0..9", "from -1 to 0"),
+    ],
+)
+def test_unsuitable_content(tmp_path, key, array, rule, received):
+    path = write(tmp_path, **{key: array})
+    with pytest.raises(ValueError, match=f"`{key}` must") as error:
+        datasets.load("mnist", data_dir=tmp_path)
+    text = message(error)
+    assert text.startswith(f"{path}: ")
+    assert rule in text.split(". Received: ")[0]
+    assert received in text.split(". Received: ")[1]
+    assert "Correct the file, or remove it" in text
+
+
+def test_checksum_covers_names_dtypes_shapes_and_bytes(mnist):
+    digest = hashlib.sha256()
+    for key in ("x_train", "y_train", "x_test", "y_test"):
+        array = getattr(mnist, key)
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    assert mnist.checksum == digest.hexdigest()
+
+
+def test_checksum_sees_one_label(tmp_path, mnist):
+    write(tmp_path)
+    assert datasets.load("mnist", data_dir=tmp_path).checksum == mnist.checksum
+    write(tmp_path, y_test=np.array([9, 1], np.uint8))
+    assert datasets.load("mnist", data_dir=tmp_path).checksum != mnist.checksum
+
+
+def test_subset_keeps_the_first_images(mnist):
+    part = mnist.subset(train_images=4, test_images=1)
+    assert_array_equal(part.x_train, mnist.x_train[:4])
+    assert_array_equal(part.y_train, [3, 0, 9, 1])
+    assert_array_equal(part.x_test, mnist.x_test[:1])
+    assert_array_equal(part.y_test, [9])
+    assert part.class_names == mnist.class_names
+    assert part.checksum != mnist.checksum
+    assert len(mnist.subset(test_images=1).y_train) == 6
+    assert mnist.subset().checksum == mnist.checksum
+    assert mnist.subset(train_images=6, test_images=2).checksum == mnist.checksum
+
+
+@pytest.mark.parametrize(
+    ("flag", "count", "available"),
+    [
+        ("train_images", 0, 6),
+        ("train_images", 7, 6),
+        ("test_images", -1, 2),
+        ("test_images", 3, 2),
+    ],
+)
+def test_subset_of_an_impossible_size(mnist, flag, count, available):
+    with pytest.raises(ValueError, match=rf"`{flag}` must be in 1\.\.{available} for"):
+        mnist.subset(**{flag: count})
+    with pytest.raises(ValueError, match=f"Received: {flag}={count}$"):
+        mnist.subset(**{flag: count})
+
+
+def test_dataset_is_frozen(mnist):
+    with pytest.raises(AttributeError, match="cannot assign"):
+        mnist.name = "other"
+
+
+def test_module_loads_nothing_heavy():
+    assert runpy.run_path(datasets.__file__)["NAMES"] == datasets.NAMES
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1]); "
+        "print({'keras', 'tensorflow', 'sklearn', 'scipy'} & set(sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, datasets.__file__],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == "set()"
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL_DATA_DIR, reason="ADVENS_DATA_DIR is not set")
+@pytest.mark.parametrize("name", SHAPES)
+def test_real_data(name):
+    data = datasets.load(name, data_dir=REAL_DATA_DIR)
+    train, test = np.bincount(data.y_train), np.bincount(data.y_test)
+    if name == "mnist":
+        expected = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+        assert data.x_train.shape == (60_000, 28, 28, 1)
+        assert_array_equal(test, expected)
+        assert train.sum() == 60_000
+    else:
+        assert data.x_train.shape == (50_000, 32, 32, 3)
+        assert_array_equal(train, [5000] * 10)
+        assert_array_equal(test, [1000] * 10)
+    assert len(data.x_test) == 10_000
+    for x in (data.x_train, data.x_test):
+        assert x.dtype == np.float32
+        assert x.min() == 0
+        assert x.max() == 1
