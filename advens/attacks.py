@@ -1,11 +1,14 @@
 """FGSM and BIM, as functions of a gradient, never of a model."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
 
 from advens.gradients import Gradient
+
+GradientFunction = Callable[[Any, Any], Any]
 
 
 class Adversarial(NamedTuple):
@@ -50,12 +53,12 @@ def check(eps: float, step_size: float, num_steps: int) -> None:
         raise ValueError(f"`eps` must be >= 0. Received: eps={eps}")
     if not step_size >= 0:
         raise ValueError(f"`step_size` must be >= 0. Received: step_size={step_size}")
-    if num_steps < 1:
+    if not num_steps >= 1:
         raise ValueError(f"`num_steps` must be >= 1. Received: num_steps={num_steps}")
 
 
 def fgsm(
-    gradient: Gradient, x: Any, y: Any, *, eps: float, box: bool = False
+    gradient: GradientFunction, x: Any, y: Any, *, eps: float, box: bool = False
 ) -> Adversarial:
     """The fast gradient sign method: x + eps sign(gradient(x, y)).
 
@@ -66,14 +69,14 @@ def fgsm(
         gradient: a function of `(x, y)`; see `advens.gradients`.
         x: `(n, h, w, c)` float32 in [0, 1].
         y: `(n,)` int labels.
-        eps: change of every pixel, in units of the [0, 1] range.
+        eps: change of every pixel, in units of the [0, 1] range, >= 0.
         box: clip the result to [0, 1].
     """
-    return bim(gradient, x, y, eps=eps, step_size=eps, num_steps=1, box=box)
+    return craft(gradient, x, y, [Attack("FGSM", eps, eps, 1, box)])[0]
 
 
 def bim(
-    gradient: Gradient,
+    gradient: GradientFunction,
     x: Any,
     y: Any,
     *,
@@ -90,39 +93,55 @@ def bim(
         gradient: a function of `(x, y)`; see `advens.gradients`.
         x: `(n, h, w, c)` float32 in [0, 1].
         y: `(n,)` int labels.
-        eps: largest change of a pixel, in units of the [0, 1] range.
-        step_size: change of a pixel in one step.
-        num_steps: number of steps.
+        eps: largest change of a pixel, in units of the [0, 1] range, >= 0.
+        step_size: change of a pixel in one step, >= 0.
+        num_steps: number of steps, >= 1.
         box: clip to [0, 1] after each step.
     """
-    check(eps, step_size, num_steps)
-    return iterate(gradient, x, y, eps, step_size, num_steps, box)
+    return craft(gradient, x, y, [Attack("BIM", eps, step_size, num_steps, box)])[0]
 
 
-def iterate(
-    gradient: Gradient,
-    x: Any,
-    y: Any,
-    eps: Any,
-    step_size: Any,
-    num_steps: Any,
-    box: bool,
-) -> Adversarial:
-    """Do what `bim` does; `eps`, `step_size` and `num_steps` may be tensors.
+def craft(
+    gradient: GradientFunction, x: Any, y: Any, attacks: Sequence[Attack]
+) -> list[Adversarial]:
+    """Run attacks that share a gradient, and with it the gradient at `x` itself.
 
-    So one compiled graph serves every setting of one gradient.
+    Args:
+        gradient: a function of `(x, y)`; see `advens.gradients`. One with
+            `labels="predicted"` is given its own labels at `x` in place of `y`.
+        x: `(n, h, w, c)` float32 in [0, 1].
+        y: `(n,)` int labels.
+        attacks: their settings.
+
+    Returns:
+        The adversarial images of each attack.
     """
     x = ops.convert_to_tensor(x, "float32")
-    low, high = x - eps, x + eps
+    if isinstance(gradient, Gradient):
+        y = gradient.start_labels(x, y)
+    first = gradient(x, y)
+    return [_iterate(gradient, x, y, first, attack) for attack in attacks]
+
+
+def _iterate(
+    gradient: GradientFunction, x: Any, y: Any, first: Any, attack: Attack
+) -> Adversarial:
+    low, high = x - attack.eps, x + attack.eps
+
+    def move(x_adv: Any, grad: Any) -> Any:
+        x_adv = ops.clip(x_adv + attack.step_size * ops.sign(grad), low, high)
+        return ops.clip(x_adv, 0.0, 1.0) if attack.box else x_adv
 
     def step(_: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
         x_adv, zero_gradient = state
         grad = gradient(x_adv, y)
-        is_zero = ops.all(ops.equal(grad, 0.0), axis=tuple(range(1, grad.ndim)))
-        x_adv = ops.clip(x_adv + step_size * ops.sign(grad), low, high)
-        if box:
-            x_adv = ops.clip(x_adv, 0.0, 1.0)
-        return x_adv, ops.logical_or(zero_gradient, is_zero)
+        return move(x_adv, grad), ops.logical_or(zero_gradient, _is_zero(grad))
 
-    start = (x, ops.zeros((x.shape[0],), dtype="bool"))
-    return Adversarial(*ops.fori_loop(0, num_steps, step, start))
+    state = (move(x, first), _is_zero(first))
+    if attack.num_steps > 1:
+        state = ops.fori_loop(1, attack.num_steps, step, state)
+    return Adversarial(*state)
+
+
+def _is_zero(grad: Any) -> Any:
+    return ops.all(ops.equal(grad, 0.0), axis=tuple(range(1, grad.ndim)))

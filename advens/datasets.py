@@ -60,14 +60,20 @@ class Dataset:
         return len(self.class_names)
 
     @functools.cached_property
-    def checksum(self) -> str:
-        """The sha256 over each array's name, dtype, shape and bytes, in hex."""
-        digest = hashlib.sha256()
-        for key in _ARRAYS:
-            array = np.ascontiguousarray(getattr(self, key))
-            digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.data.cast("B"))
-        return digest.hexdigest()
+    def checksums(self) -> dict[str, str]:
+        """The sha256, in hex, of the part `"train"` and of the part `"test"`.
+
+        It covers each array's name, dtype, shape and bytes.
+        """
+        digests = {}
+        for part in ("train", "test"):
+            digest = hashlib.sha256()
+            for key in (f"x_{part}", f"y_{part}"):
+                array = np.ascontiguousarray(getattr(self, key))
+                digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+                digest.update(array.data.cast("B"))
+            digests[part] = digest.hexdigest()
+        return digests
 
     def subset(
         self, train_images: int | None = None, test_images: int | None = None

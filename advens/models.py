@@ -157,9 +157,7 @@ def build(
     ]
     if architecture.logits != "linear":
         layers.append(
-            keras.layers.Dense(
-                architecture.num_classes, activation="relu", **weights()
-            )
+            keras.layers.Dense(architecture.num_classes, activation="relu", **weights())
         )
     if architecture.logits != "relu":
         layers.append(keras.layers.Dense(architecture.num_classes, **weights()))

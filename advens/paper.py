@@ -10,18 +10,32 @@ from typing import Final
 NUM_MEMBERS: Final = 10
 
 # Section 4, "MNIST" and "CIFAR-10".
-EPOCHS: Final = {"digits": 10, "mnist": 10, "cifar10": 25}
+EPOCHS: Final = {"digits": 6, "mnist": 10, "cifar10": 25}
+
+# Section 4: training and test images. Those of `digits`: see `advens.datasets`.
+NUM_IMAGES: Final = {
+    "digits": (1437, 360),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+}
+
+# Not stated ("small"); docs/protocol.md, point 8.
+NOISE_STD: Final = {"digits": 0.3, "mnist": 0.3, "cifar10": 0.1}
 
 # Section 4, second paragraph: eps, step size (alpha) and number of steps (n).
-FGSM: Final = {
-    "digits": {"eps": 0.3},
-    "mnist": {"eps": 0.3},
-    "cifar10": {"eps": 0.03},
-}
-BIM: Final = {
-    "digits": {"eps": 0.2, "step_size": 0.025, "num_steps": 8},
-    "mnist": {"eps": 0.2, "step_size": 0.025, "num_steps": 8},
-    "cifar10": {"eps": 0.02, "step_size": 0.0025, "num_steps": 8},
+ATTACKS: Final = {
+    "digits": {
+        "FGSM": {"eps": 0.3, "step_size": 0.3, "num_steps": 1},
+        "BIM": {"eps": 0.2, "step_size": 0.025, "num_steps": 8},
+    },
+    "mnist": {
+        "FGSM": {"eps": 0.3, "step_size": 0.3, "num_steps": 1},
+        "BIM": {"eps": 0.2, "step_size": 0.025, "num_steps": 8},
+    },
+    "cifar10": {
+        "FGSM": {"eps": 0.03, "step_size": 0.03, "num_steps": 1},
+        "BIM": {"eps": 0.02, "step_size": 0.0025, "num_steps": 8},
+    },
 }
 
 # Section 3 (i) to (iv), as Table 2 abbreviates them.

@@ -1,4 +1,4 @@
-"""What one member trains on: bootstrap replicates, Gaussian noise, the `tf.data` pipeline.
+"""What a member trains on: bootstrap replicates, Gaussian noise, `tf.data` batches.
 
 Everything random here is a pure function of (member seed, size), drawn with numpy, so
 that it is the same on every backend and after every restart.

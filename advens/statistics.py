@@ -29,9 +29,7 @@ def wilson_interval(
             f"`confidence` must be in (0, 1). Received: confidence={confidence}"
         )
     # Imported here since it takes a second, which whoever needs no interval saves.
-    from statsmodels.stats.proportion import (  # type: ignore[import-untyped]
-        proportion_confint,
-    )
+    from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(
         accuracy * n, n, alpha=1 - confidence, method="wilson"

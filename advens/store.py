@@ -21,7 +21,7 @@ import time
 import uuid
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,6 +65,31 @@ def digest(spec: Spec) -> str:
             f"Received: spec={spec!r}"
         ) from error
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when it is whole, or never.
+
+    Its directory is made if absent.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise _explained(error, "write", path) from error
 
 
 class Store:
@@ -191,19 +216,8 @@ class Store:
         if bad := [name for name in arrays if name == "spec" or "\0" in name]:
             raise ValueError(f"`arrays` must not have the names {bad}")
         label = np.array(_label(kind, spec, step, arrays))
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            try:
-                with open(temporary, "xb") as handle:
-                    _pack(handle, {**arrays, "spec": label})
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise _explained(error, "write", path) from error
+        with atomic(path) as handle:
+            _pack(handle, {**arrays, "spec": label})
         return path
 
     def _read(

@@ -97,7 +97,7 @@ def test_digits_are_enlarged_bilinearly_in_the_middle(digits):
 
 
 def test_digits_are_the_same_each_time(digits):
-    assert datasets.load("digits").checksum == digits.checksum
+    assert datasets.load("digits").checksums == digits.checksums
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -156,7 +156,7 @@ def test_download_where_there_is_no_file(tmp_path, monkeypatch):
         assert_array_equal(data.y_train, [3, 0, 9, 1, 1, 4])
         assert_array_equal(data.y_test, [9, 0])
     monkeypatch.setenv("ADVENS_DATA_DIR", "")
-    assert datasets.load("cifar10").checksum == data.checksum
+    assert datasets.load("cifar10").checksums == data.checksums
 
 
 def message(error):
@@ -318,20 +318,21 @@ def test_unsuitable_content(tmp_path, key, array, rule, received):
     assert "Correct the file, or remove it" in text
 
 
-def test_checksum_covers_names_dtypes_shapes_and_bytes(mnist):
-    digest = hashlib.sha256()
-    for key in ("x_train", "y_train", "x_test", "y_test"):
-        array = getattr(mnist, key)
-        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    assert mnist.checksum == digest.hexdigest()
+def test_checksums_cover_names_dtypes_shapes_and_bytes(mnist):
+    for part in ("train", "test"):
+        digest = hashlib.sha256()
+        for key in (f"x_{part}", f"y_{part}"):
+            array = getattr(mnist, key)
+            digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+            digest.update(array.tobytes())
+        assert mnist.checksums[part] == digest.hexdigest()
 
 
 def test_checksum_sees_one_label(tmp_path, mnist):
     write(tmp_path)
-    assert datasets.load("mnist", data_dir=tmp_path).checksum == mnist.checksum
+    assert datasets.load("mnist", data_dir=tmp_path).checksums == mnist.checksums
     write(tmp_path, y_test=np.array([9, 1], np.uint8))
-    assert datasets.load("mnist", data_dir=tmp_path).checksum != mnist.checksum
+    assert datasets.load("mnist", data_dir=tmp_path).checksums != mnist.checksums
 
 
 def test_subset_keeps_the_first_images(mnist):
@@ -341,10 +342,10 @@ def test_subset_keeps_the_first_images(mnist):
     assert_array_equal(part.x_test, mnist.x_test[:1])
     assert_array_equal(part.y_test, [9])
     assert part.class_names == mnist.class_names
-    assert part.checksum != mnist.checksum
+    assert part.checksums != mnist.checksums
     assert len(mnist.subset(test_images=1).y_train) == 6
-    assert mnist.subset().checksum == mnist.checksum
-    assert mnist.subset(train_images=6, test_images=2).checksum == mnist.checksum
+    assert mnist.subset().checksums == mnist.checksums
+    assert mnist.subset(train_images=6, test_images=2).checksums == mnist.checksums
 
 
 @pytest.mark.parametrize(

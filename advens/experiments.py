@@ -1,0 +1,210 @@
+"""The rows of a table, end to end: train what is missing, attack what is missing."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from advens import paper, recipes, training
+from advens.attacks import Attack
+from advens.datasets import Dataset
+from advens.ensemble import Ensemble
+from advens.evaluation import Outcomes, Threat, stored_outcomes
+from advens.pipelines import member_seeds
+from advens.progress import Bars
+from advens.recipes import Settings
+from advens.store import Store
+from advens.tables import Cell
+
+# Columns of Table 2 in which the whole ensemble's gradient is followed.
+ENSEMBLE_THREATS: Final = {
+    "grad2_ensemble": Threat("mean_member"),
+    "grad2_ensemble_repredicted": Threat("mean_member", labels="repredicted"),
+    "ensemble_gradient": Threat("ensemble"),
+}
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of a script: its data, its settings, its store.
+
+    Attributes:
+        dataset: the data.
+        settings: how members are trained.
+        attacks: FGSM and BIM, with their budgets.
+        store: where members and outcomes are kept.
+        num_members: classifiers in an ensemble, >= 1.
+        seed: the run seed, from which each member's is drawn; >= 0.
+        n_jobs: processes that train, >= 1.
+        bars: where progress is shown.
+        seconds: seconds of this run a stage; filled in as it goes.
+    """
+
+    dataset: Dataset
+    settings: Settings
+    attacks: Sequence[Attack]
+    store: Store
+    num_members: int = paper.NUM_MEMBERS
+    seed: int = 0
+    n_jobs: int = 1
+    bars: Bars = dataclasses.field(default_factory=Bars)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, low in (("num_members", 1), ("seed", 0), ("n_jobs", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(
+                    f"`{name}` must be >= {low}. Received: {name}={getattr(self, name)}"
+                )
+        training.make_optimizer(self.settings.optimizer, self.settings.learning_rate)
+        self._ensemble: Ensemble | None = None
+
+    @property
+    def member_seeds(self) -> list[int]:
+        """The seed of each member."""
+        return member_seeds(self.seed, self.num_members)
+
+    def members(self, row: str) -> list[training.Member]:
+        """Return the members of a row, trained or not."""
+        return [
+            training.Member(
+                recipes.recipe(row, self.settings, index),
+                seed,
+                self.dataset.checksums["train"],
+            )
+            for index, seed in enumerate(self.member_seeds)
+        ]
+
+    def train(self, row: str) -> None:
+        """Train what the store lacks of a row."""
+        start = time.monotonic()
+        members = self.members(row)
+        with self.bars.training(recipes.label(row), members, self.store):
+            training.fit_members(members, self.dataset, self.store, n_jobs=self.n_jobs)
+        self._took(f"train {row}", start)
+
+    def outcomes(
+        self, row: str, threats: Sequence[Threat | None]
+    ) -> list[dict[str, Outcomes]]:
+        """Attack the ensemble of a trained row.
+
+        Args:
+            row: which.
+            threats: the gradients that the attacks follow; None for no attack.
+
+        Returns:
+            For each threat, the outcomes by the attack's name; by `"none"` without one.
+        """
+        start = time.monotonic()
+        members = self.members(row)
+        loaded: list[Ensemble] = []
+
+        def ensemble() -> Ensemble:
+            if not loaded:
+                self._ensemble = training.load_ensemble(
+                    members, self.store, into=self._ensemble
+                )
+                loaded.append(self._ensemble)
+            return loaded[0]
+
+        address = {
+            "members": [member.digest for member in members],
+            "test": self.dataset.checksums["test"],
+        }
+        found = []
+        images = len(self.dataset.x_test) * len(threats)
+        with self.bars.attacks(recipes.label(row), images) as advance:
+            for threat in threats:
+                attacks = self.attacks if threat else ()
+                outcomes = stored_outcomes(
+                    self.store,
+                    address,
+                    ensemble,
+                    self.dataset.x_test,
+                    self.dataset.y_test,
+                    threat=threat,
+                    attacks=attacks,
+                    on_images=advance,
+                )
+                names = [attack.name for attack in attacks] or ["none"]
+                found.append(dict(zip(names, outcomes, strict=True)))
+        self._took(f"attack {row}", start)
+        return found
+
+    def deviations(self) -> list[str]:
+        """Say in what this run is not the paper's, as far as numbers are concerned."""
+        name = self.settings.dataset
+        usual = {
+            **dataclasses.asdict(Settings(name)),
+            "num_members": paper.NUM_MEMBERS,
+            "attacks": [dataclasses.asdict(a) for a in paper_attacks(name)],
+        }
+        ours = {
+            **dataclasses.asdict(self.settings),
+            "num_members": self.num_members,
+            "attacks": [dataclasses.asdict(a) for a in self.attacks],
+        }
+        found = [f"{k}={ours[k]}" for k in usual if ours[k] != usual[k]]
+        for part, size in zip(("train", "test"), paper.NUM_IMAGES[name], strict=True):
+            count = len(getattr(self.dataset, f"y_{part}"))
+            if count != size:
+                found.append(f"{part}_images={count} of {size}")
+        return found
+
+    def _took(self, stage: str, start: float) -> None:
+        self.seconds[stage] = round(time.monotonic() - start, 1)
+
+
+def paper_attacks(dataset: str, *, box: bool = False, **changes: Any) -> list[Attack]:
+    """Return the paper's FGSM and BIM for a data set.
+
+    Args:
+        dataset: its name.
+        box: see `Attack`.
+        changes: `fgsm_eps`, `bim_eps`, `bim_step_size`, `bim_num_steps`, in place of
+            the paper's; None leaves it.
+    """
+    settings: dict[str, dict[str, Any]] = {
+        name: dict(found) for name, found in paper.ATTACKS[dataset].items()
+    }
+    for key, value in changes.items():
+        attack, name = key.split("_", 1)
+        if value is not None:
+            settings[attack.upper()][name] = value
+    settings["FGSM"]["step_size"] = settings["FGSM"]["eps"]
+    return [Attack(name, box=box, **found) for name, found in settings.items()]
+
+
+def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
+    """Train the ensembles of Table 2, attack them and return the table's cells."""
+    cells = []
+    members = range(run.num_members)
+    for row in methods:
+        run.train(row)
+        found = run.outcomes(
+            row,
+            [None, *(Threat("member", i) for i in members), *ENSEMBLE_THREATS.values()],
+        )
+        clean, grad1 = found[0]["none"], found[1 : run.num_members + 1]
+        for attack in run.attacks:
+            cell = functools.partial(Cell, run.settings.dataset, attack.name, row)
+            own = [outcomes[attack.name] for outcomes in grad1]
+            zero = np.stack([o.zero_gradient for o in own])
+            cells += [
+                cell("no_attack_single", clean.members),
+                cell("no_attack_ensemble", clean.ensemble[None]),
+                cell(
+                    "grad1_single", np.stack([own[i].members[i] for i in members]), zero
+                ),
+                cell("grad1_ensemble", np.stack([o.ensemble for o in own]), zero),
+            ]
+            for column, outcomes in zip(
+                ENSEMBLE_THREATS, found[run.num_members + 1 :], strict=True
+            ):
+                o = outcomes[attack.name]
+                cells.append(cell(column, o.ensemble[None], o.zero_gradient[None]))
+    order = [attack.name for attack in run.attacks]
+    return sorted(cells, key=lambda cell: order.index(cell.attack))

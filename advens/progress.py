@@ -1,0 +1,94 @@
+"""Progress on the terminal: members and epochs in training, images under attack."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from advens import training
+from advens.store import Store
+
+_POLL_SECONDS: Final = 0.5
+
+
+class Bars:
+    """Progress bars, on standard error.
+
+    Args:
+        show: False shows none.
+    """
+
+    def __init__(self, show: bool = False) -> None:
+        self._show = show
+
+    @contextlib.contextmanager
+    def training(
+        self, label: str, members: Sequence[training.Member], store: Store
+    ) -> Iterator[None]:
+        """Show the epochs done, in whichever process: the store's names tell them."""
+        total = sum(member.recipe.epochs for member in members)
+        with self._bar(f"{label}: training", total, "epochs") as progress:
+            stop = threading.Event()
+
+            def poll() -> None:
+                while True:
+                    done = [_epochs_done(member, store) for member in members]
+                    whole = sum(
+                        epochs == member.recipe.epochs
+                        for epochs, member in zip(done, members, strict=True)
+                    )
+                    progress.update(
+                        progress.task_ids[0],
+                        completed=sum(done),
+                        note=f"epochs, {whole}/{len(members)} members",
+                    )
+                    if stop.wait(_POLL_SECONDS):
+                        return
+
+            poller = threading.Thread(target=poll, daemon=True)
+            poller.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                poller.join()
+
+    @contextlib.contextmanager
+    def attacks(self, label: str, images: int) -> Iterator[Callable[[int], None]]:
+        """Show the images attacked; yield what to call with their number."""
+        with self._bar(f"{label}: attacks", images, "images") as progress:
+            yield lambda count: progress.advance(progress.task_ids[0], count)
+
+    @contextlib.contextmanager
+    def _bar(self, description: str, total: int, note: str) -> Iterator[Progress]:
+        from rich.console import Console
+
+        with Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            speed_estimate_period=600,  # an epoch can take minutes
+            disable=not self._show,
+        ) as progress:
+            progress.add_task(description, total=total, note=note)
+            yield progress
+
+
+def _epochs_done(member: training.Member, store: Store) -> int:
+    if store.has(training.KIND, member.spec):
+        return member.recipe.epochs
+    return store.steps_done(training.KIND, member.spec) or 0

@@ -1,0 +1,191 @@
+"""Tables 2 and 4, as CSV and on the terminal, computed from outcomes alone."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from advens import paper, recipes
+from advens.statistics import wilson_interval
+from advens.store import atomic
+
+TABLE2_COLUMNS: Final = {
+    "no_attack_single": "no attack, mean of the members",
+    "no_attack_ensemble": "no attack, ensemble",
+    "grad1_single": "each member under its own gradient, mean",
+    "grad1_ensemble": "ensemble under one member's gradient, mean over the members",
+    "grad2_ensemble": "ensemble under the mean of the members' gradients",
+    "grad2_ensemble_repredicted": (
+        "the same, each member's label predicted again at every step"
+    ),
+    "ensemble_gradient": "ensemble under the gradient of its own loss",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """One number of a table, image by image.
+
+    Attributes:
+        dataset: name of the data set.
+        attack: `"FGSM"` or `"BIM"`: the row's, also where the column has no attack.
+        row: the row's name, see `recipes.label`.
+        column: the column's name.
+        correct: `(k, n)` bool: right answers of the `k` members, or of the ensemble in
+            the `k` attacks, whose mean the cell shows, on `n` images.
+        zero_gradient: `(k, n)` bool, see `attacks.Adversarial`; None without attack.
+    """
+
+    dataset: str
+    attack: str
+    row: str
+    column: str
+    correct: np.ndarray
+    zero_gradient: np.ndarray | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return float(self.correct.mean())
+
+    @property
+    def paper(self) -> float | None:
+        """What the paper's Table 2 has here."""
+        values = paper.TABLE2.get(self.dataset, {}).get((self.attack, self.row))
+        if values is None or self.column not in paper.TABLE2_COLUMNS:
+            return None
+        return values[paper.TABLE2_COLUMNS.index(self.column)]
+
+
+def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return a row a cell: accuracy, Wilson 95 % interval, range, the paper's value."""
+    rows = []
+    for cell in cells:
+        each = cell.correct.mean(axis=1)
+        num_images = cell.correct.shape[1]
+        low, high = wilson_interval(cell.accuracy, num_images)
+        zero = cell.zero_gradient
+        rows.append(
+            {
+                "dataset": cell.dataset,
+                "attack": cell.attack,
+                "method": recipes.label(cell.row),
+                "column": cell.column,
+                "accuracy": cell.accuracy,
+                "wilson_low": low,
+                "wilson_high": high,
+                "lowest_member": each.min(),
+                "highest_member": each.max(),
+                "num_members": len(each),
+                "num_images": num_images,
+                "zero_gradient_share": np.nan if zero is None else zero.mean(),
+                "paper": np.nan if cell.paper is None else cell.paper,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame["difference"] = frame["accuracy"] - frame["paper"]
+    return frame
+
+
+def wide(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return the paper's layout: a row an attack and method, a column a column."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for cell in cells:
+        row = rows.setdefault((cell.attack, recipes.label(cell.row)), {})
+        row[cell.column] = cell.accuracy
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.index = pd.MultiIndex.from_tuples(rows, names=["attack", "method"])
+    return frame
+
+
+def render(cells: Sequence[Cell], *, title: str) -> Table:
+    """Return the table for the terminal, the paper's values beneath ours."""
+    table = Table(title=title, show_lines=True)
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    for name in ("attack", "method", *columns):
+        table.add_column(name.replace("_", " "))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        shown = f"{cell.accuracy:.4f}"
+        if cell.paper is not None:
+            shown += f"\n[dim]{cell.paper:.4f}[/]"
+        row = rows.setdefault((cell.attack, recipes.label(cell.row)), {})
+        row[cell.column] = shown
+    for (attack, method), row in rows.items():
+        table.add_row(attack, method, *(row[column] for column in columns))
+    return table
+
+
+def write(
+    cells: Sequence[Cell], manifest: Mapping[str, Any], *, out_dir: Path, name: str
+) -> list[Path]:
+    """Write the table's four files, each whole or not at all.
+
+    They are `<name>.csv` (the paper's layout), `<name>_cells.csv` (tidy),
+    `<name>_outcomes.npz` (see `pack`) and `<name>.json` (the manifest).
+
+    Returns:
+        Their paths.
+    """
+    outcomes = io.BytesIO()
+    np.savez_compressed(outcomes, **pack(cells))  # type: ignore[arg-type]
+    contents = {
+        f"{name}.csv": wide(cells).to_csv(float_format="%.4f").encode(),
+        f"{name}_cells.csv": tidy(cells)
+        .to_csv(index=False, float_format="%.6g")
+        .encode(),
+        f"{name}_outcomes.npz": outcomes.getvalue(),
+        f"{name}.json": (json.dumps(manifest, indent=2) + "\n").encode(),
+    }
+    paths = [out_dir / file for file in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        with atomic(path) as handle:
+            handle.write(content)
+    return paths
+
+
+def pack(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
+    """Turn cells into arrays of one bit an image; `unpack` is the way back.
+
+    `<attack>/<row>/<column>/correct` and `.../zero_gradient` are `(k, ceil(n / 8))`
+    uint8 as of `np.packbits`.
+    """
+    arrays = {
+        "dataset": np.array(cells[0].dataset),
+        "num_images": np.array(cells[0].correct.shape[1]),
+    }
+    for cell in cells:
+        key = f"{cell.attack}/{cell.row}/{cell.column}"
+        arrays[f"{key}/correct"] = np.packbits(cell.correct, axis=1)
+        if cell.zero_gradient is not None:
+            arrays[f"{key}/zero_gradient"] = np.packbits(cell.zero_gradient, axis=1)
+    return arrays
+
+
+def unpack(arrays: Mapping[str, np.ndarray]) -> list[Cell]:
+    """Return the cells that `pack` packed."""
+    count = int(arrays["num_images"])
+
+    def bits(packed: np.ndarray) -> np.ndarray:
+        return np.unpackbits(packed, axis=1, count=count).astype(bool)
+
+    keys = [key.rsplit("/", 1)[0] for key in arrays if key.endswith("/correct")]
+    return [
+        Cell(
+            dataset=str(arrays["dataset"]),
+            **dict(zip(("attack", "row", "column"), key.split("/"), strict=True)),
+            correct=bits(arrays[f"{key}/correct"]),
+            zero_gradient=(
+                bits(arrays[f"{key}/zero_gradient"])
+                if f"{key}/zero_gradient" in arrays
+                else None
+            ),
+        )
+        for key in keys
+    ]

@@ -1,0 +1,243 @@
+"""Fit members from their recipes, one after another or in processes, and resume.
+
+A member is an artefact of the store. It is trained once, whatever table asks for it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, Final
+
+import joblib
+import keras
+import numpy as np
+
+from advens import models, pipelines
+from advens.datasets import Dataset
+from advens.ensemble import Ensemble, logits_model
+from advens.gradients import use_xla
+from advens.recipes import Recipe
+from advens.store import Spec, Store, digest
+
+KIND: Final = "member"
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A network to be trained or trained: what determines its weights.
+
+    Attributes:
+        recipe: how it is trained.
+        seed: of its initial weights, dropout masks, training set and order of batches.
+        train_checksum: of the training part of the data, see `Dataset.checksums`.
+    """
+
+    recipe: Recipe
+    seed: int
+    train_checksum: str
+
+    @property
+    def spec(self) -> Spec:
+        """What the store addresses it by. A new option of None changes no address."""
+        recipe = dataclasses.asdict(self.recipe)
+        return {
+            "recipe": {k: v for k, v in recipe.items() if v is not None},
+            "seed": self.seed,
+            "train": self.train_checksum,
+            "backend": keras.backend.backend(),
+        }
+
+    @property
+    def digest(self) -> str:
+        """The name of its artefact."""
+        return digest(self.spec)
+
+
+def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
+    """Return a Keras optimizer by its name.
+
+    Raises:
+        ValueError: if Keras has none of that name.
+    """
+    config = {"class_name": name, "config": {"learning_rate": learning_rate}}
+    try:
+        return keras.optimizers.get(config)
+    except ValueError:
+        raise ValueError(
+            "`optimizer` must be the name of a Keras optimizer, such as 'adam' or "
+            f"'sgd'. Received: optimizer={name!r}"
+        ) from None
+
+
+def fit_members(
+    members: Sequence[Member], dataset: Dataset, store: Store, *, n_jobs: int = 1
+) -> None:
+    """Train the members that the store lacks.
+
+    Killed and called again, it repeats at most the current epoch of each member in
+    flight, and ends with the same weights.
+
+    Args:
+        members: any number, in any mixture.
+        dataset: the data that they are trained on.
+        store: where they are read and written.
+        n_jobs: number of processes, each with its share of the cores; 1 trains here.
+            `joblib.parallel_config` can put another joblib backend, such as a Dask
+            cluster that shares the store's directory, in their place.
+    """
+    missing = [m for m in members if store.load(KIND, m.spec) is None]
+    if n_jobs == 1 or len(missing) < 2:
+        for member in missing:
+            fit_member(member, dataset, store)
+        return
+    threads = max(1, joblib.cpu_count() // n_jobs)
+    train = dataset.x_train, dataset.y_train  # joblib shares large arrays as memmaps
+    joblib.Parallel(n_jobs=min(n_jobs, len(missing)))(
+        joblib.delayed(_fit_in_worker)(member, *train, store.root, threads)
+        for member in missing
+    )
+
+
+def fit_member(member: Member, dataset: Dataset, store: Store) -> None:
+    """Train one member to its end, from its last checkpoint if there is one."""
+    _fit(member, dataset.x_train, dataset.y_train, store)
+
+
+def load_member(member: Member, store: Store) -> list[np.ndarray]:
+    """Read the weights of a trained member, in the order of `Model.get_weights`.
+
+    Raises:
+        LookupError: if the store does not hold it.
+    """
+    arrays = store.load(KIND, member.spec)
+    if arrays is None:
+        raise LookupError(f"{store.root} does not hold the member {member.digest}")
+    return [arrays[f"weight_{i:03d}"] for i in range(len(arrays))]
+
+
+def load_ensemble(
+    members: Sequence[Member], store: Store, *, into: Ensemble | None = None
+) -> Ensemble:
+    """Return the ensemble of trained members, in float32.
+
+    Args:
+        members: in their order.
+        store: which holds them.
+        into: an ensemble made by this function, whose weights are overwritten if it has
+            the same networks. What was compiled for it is then compiled no more.
+    """
+    architectures = tuple(member.recipe.architecture for member in members)
+    if into is None or getattr(into, "architectures", None) != architectures:
+        into = Ensemble([models.build(a, seed=0) for a in architectures])
+        into.architectures = architectures
+    for network, member in zip(into.members, members, strict=True):
+        network.set_weights(load_member(member, store))
+    return into
+
+
+def be_deterministic() -> None:
+    """Make this process compute the same bits at every run, on a GPU too.
+
+    On a CPU it costs nothing that could be measured (docs/protocol.md).
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _fit_in_worker(
+    member: Member, x: np.ndarray, y: np.ndarray, root: str, threads: int
+) -> None:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        be_deterministic()
+        if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+    _fit(member, x, y, Store(root))
+
+
+def _fit(member: Member, x: np.ndarray, y: np.ndarray, store: Store) -> None:
+    recipe = member.recipe
+    trainer = _trainer(
+        recipe.architecture, recipe.optimizer, recipe.learning_rate, recipe.precision
+    )
+    checkpoint = store.load_checkpoint(KIND, member.spec)
+    if checkpoint:
+        first_epoch, state = checkpoint
+        trainer.restore(state)
+    else:
+        first_epoch = 0
+        trainer.start(member.seed)
+    if first_epoch < recipe.epochs:
+        batches = pipelines.batches(
+            x,
+            y,
+            seed=member.seed,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            first_epoch=first_epoch,
+            bootstrap=recipe.bootstrap,
+            noise_std=recipe.noise_std,
+        )
+
+        def save(epoch: int, logs: Any) -> None:
+            store.save_checkpoint(KIND, member.spec, epoch + 1, trainer.state())
+
+        trainer.model.fit(
+            batches,
+            initial_epoch=first_epoch,
+            epochs=recipe.epochs,
+            steps_per_epoch=-(-len(x) // recipe.batch_size),
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=save)],
+            shuffle=False,  # `batches` has shuffled
+            verbose=0,
+        )
+    weights = trainer.model.get_weights()
+    store.save(KIND, member.spec, {f"weight_{i:03d}": w for i, w in enumerate(weights)})
+
+
+class _Trainer:
+    """A compiled network that serves one member after another."""
+
+    def __init__(
+        self,
+        architecture: models.Architecture,
+        optimizer: str,
+        learning_rate: float,
+        precision: str,
+    ) -> None:
+        self._build = functools.partial(models.build, architecture, dtype=precision)
+        # From logits: Keras clips probabilities on some backends.
+        self.model = logits_model(self._build(seed=0))
+        self.model.compile(
+            optimizer=make_optimizer(optimizer, learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=use_xla(),
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+        self._variables = [*self.model.variables, *self.model.optimizer.variables]
+        self._initial = self.state()
+
+    def start(self, seed: int) -> None:
+        """Put a new member with its own weights and dropout masks in place."""
+        self.restore(self._initial)
+        fresh = logits_model(self._build(seed=seed))
+        for variable, value in zip(self.model.variables, fresh.variables, strict=True):
+            variable.assign(value)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that a resumed training needs."""
+        arrays = map(keras.ops.convert_to_numpy, self._variables)
+        return {f"variable_{i:03d}": np.array(a) for i, a in enumerate(arrays)}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Return to a `state`."""
+        for variable, value in zip(self._variables, state.values(), strict=True):
+            variable.assign(value)
+
+
+# One is kept: members of one architecture come one after another.
+_trainer = functools.lru_cache(maxsize=1)(_Trainer)

@@ -1,0 +1,1 @@
+"""Scripts, one for each artefact of the paper. They are run from the checkout."""

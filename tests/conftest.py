@@ -1,0 +1,70 @@
+"""Small members: linear ones with weights that the tests know, and convolutions."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from advens.ensemble import Ensemble
+
+# Member, pixel, class.
+KERNELS = np.array(
+    [
+        [[1, -1, 0], [0, 2, -1], [-2, 0, 1], [1, 1, -1.5]],
+        [[-1, 0, 0.5], [2, -1, 0], [0, 1, -2], [0.5, -1, 1]],
+        [[0, 1, 2], [-1, 0, 1], [1, -2, 0], [-0.5, 1, 0]],
+    ],
+    "float32",
+)
+BIASES = np.array([[0, 0.5, -0.5], [0.25, 0, 0], [-0.5, 0, 0.5]], "float32")
+
+
+def member(*body, kernel, bias, shape, ending):
+    """Build a classifier whose last weights are given, with one of three endings."""
+    softmax = "softmax" if ending == "dense softmax" else None
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            *body,
+            layers.Flatten(),
+            layers.Dense(kernel.shape[-1], activation=softmax, name="last"),
+            *([layers.Softmax()] * (ending == "softmax")),
+        ]
+    )
+    model.get_layer("last").set_weights([kernel, bias])
+    return model
+
+
+@pytest.fixture
+def linear():
+    """Return an ensemble of `softmax(x @ kernel + bias)`, its kernels and biases."""
+    endings = ("softmax", "dense softmax", "logits")
+    members = [
+        member(kernel=kernel, bias=bias, shape=(2, 2, 1), ending=ending)
+        for kernel, bias, ending in zip(KERNELS, BIASES, endings, strict=True)
+    ]
+    return Ensemble(members), KERNELS.astype("float64"), BIASES.astype("float64")
+
+
+@pytest.fixture(scope="session")
+def convs():
+    """Return an ensemble of three smooth convolutional members, not to be changed."""
+    rng = np.random.default_rng(5)
+    members = []
+    for ending in ("softmax", "dense softmax", "logits"):
+        conv = layers.Conv2D(3, 2, activation="tanh", name="conv")
+        # Off while attacking, or else no gradient here would have its right value.
+        body = (conv, layers.Dropout(0.5))
+        last = rng.normal(size=(48, 4)), rng.normal(size=4)
+        members.append(
+            member(*body, kernel=last[0], bias=last[1], shape=(5, 5, 2), ending=ending)
+        )
+        conv.set_weights([rng.normal(size=(2, 2, 2, 3)), rng.normal(size=3)])
+    return Ensemble(members)
+
+
+@pytest.fixture
+def images():
+    """Return six images for `convs`, and labels that it partly predicts."""
+    x = np.random.default_rng(6).uniform(size=(6, 5, 5, 2)).astype("float32")
+    return x, np.array([0, 1, 2, 3, 0, 1])

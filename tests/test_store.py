@@ -1,0 +1,419 @@
+import errno
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from advens import store
+from advens.store import DamagedArtefactWarning, Store, digest
+
+# Damage fails a test that does not expect it.
+pytestmark = pytest.mark.filterwarnings("error::advens.store.DamagedArtefactWarning")
+
+SPEC = {"dataset": "mnist", "eps": 0.3, "members": [1, 2]}
+OLD = {"w": np.arange(5000.0), "step": np.array(3)}
+NEW = {"w": -OLD["w"], "step": np.array(4)}
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "not" / "yet" / "there"
+
+
+@pytest.fixture
+def results(root):
+    return Store(root)
+
+
+def assert_same(got, want):
+    assert set(got) == set(want)
+    for name, array in want.items():
+        assert (got[name].dtype, got[name].shape) == (array.dtype, array.shape)
+        assert_array_equal(got[name], array)
+
+
+def names(root):
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+def message(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_round_trip(root, results):
+    dtypes = ["i1", "u1", "<i8", ">i4", "<f2", ">f4", "<f8", "<c16", "M8[ms]", "V6"]
+    rng = np.random.default_rng(0)
+    arrays = {d: np.frombuffer(rng.bytes(96), d).reshape(2, -1) for d in dtypes} | {
+        "bool": np.array([True, False]),
+        "text": np.array([["ü", "\0x"]]),
+        "scalar": np.array(0.1),
+        "empty": np.zeros((0, 4, 1), np.float32),
+        "column order, strided": np.asfortranarray(rng.random((6, 4)))[::2],
+        "record": np.array([(1, [2, 3])], [("n", "i4"), ("p", "f8", (2,))]),
+        "a/b": np.array([1]),
+        "mean.npy": np.array([2]),
+        "": np.array([3]),
+    }
+    assert results.load("outcomes", SPEC) is None
+    assert not results.has("outcomes", SPEC)
+    path = results.save("outcomes", SPEC, arrays)
+    assert path == root / "outcomes" / f"{digest(SPEC)}.npz"
+    assert Store(str(root)).has("outcomes", SPEC)
+    assert_same(Store(str(root)).load("outcomes", SPEC), arrays)
+    with np.load(path) as file:
+        assert_array_equal(file["record"], arrays["record"])
+    assert results.load("outcomes", {}) is results.load("weights", SPEC) is None
+    before = path.read_bytes()
+    assert results.save("outcomes", dict(reversed(SPEC.items())), arrays) == path
+    assert path.read_bytes() == before
+    results.save("outcomes", SPEC, NEW)
+    assert_same(results.load("outcomes", SPEC), NEW)
+    assert names(root) == [path.name]
+
+
+def test_digest(monkeypatch):
+    spec = {"a": 1, "b": {"c": [1, 2], "d": None}}
+    name = digest(spec)
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    assert digest({"b": {"d": None, "c": (1, 2)}, "a": 1}) == name
+    values = [1, 1.0, True, "1", [1], [[1]], {"a": 1}, None, 0.1, np.nextafter(0.1, 1)]
+    assert len({digest({"a": value}) for value in values}) == len(values)
+    assert len({digest({}), digest({"a": {}}), digest({"a": []})}) == 3
+    monkeypatch.setattr(store, "SCHEMA", store.SCHEMA + 1)
+    assert digest(spec) != name
+
+
+@pytest.mark.parametrize(
+    "value", [np.nan, [-np.inf], {1: 2}, [{"b": ({None: 1},)}], np.zeros(2), {1, 2}]
+)
+def test_spec_that_json_cannot_hold(results, value):
+    for call in (digest, lambda spec: results.save("outcomes", spec, OLD)):
+        with pytest.raises(TypeError, match="`spec` must be a mapping that JSON can"):
+            call({"a": value})
+        with pytest.raises(TypeError, match="keys must be strings"):
+            call({1: 2})
+
+
+@pytest.mark.parametrize("kind", ["", ".", "..", "a/b", "../a", "/a", "-a", "a\n"])
+def test_bad_kind(root, results, kind):
+    calls = (results.load, results.has, results.load_checkpoint, results.steps_done)
+    for call in (*calls, lambda kind, spec: results.save(kind, spec, OLD)):
+        with pytest.raises(ValueError, match="`kind` must be a plain name. Received"):
+            call(kind, SPEC)
+    assert names(root.parents[2]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "error", "rule"),
+    [
+        ("spec", OLD["w"], ValueError, r"must not have the names \['spec'\]"),
+        ("a\0b", OLD["w"], ValueError, "must not have the names"),
+        ("a", np.array([None]), ValueError, "Object arrays cannot be saved"),
+        ("a", np.zeros(2, ml_dtypes.bfloat16), TypeError, "'a' of dtype bfloat16"),
+    ],
+)
+def test_bad_arrays_leave_the_old(root, results, name, array, error, rule):
+    path = results.save("outcomes", SPEC, OLD)
+    with pytest.raises(error, match=rule):
+        results.save("outcomes", SPEC, {"first": OLD["w"], name: array})
+    assert_same(results.load("outcomes", SPEC), OLD)
+    assert names(root) == [path.name]
+
+
+def another_spec(results):
+    return results.save("outcomes", SPEC | {"eps": 0.2}, OLD)
+
+
+def another_kind(results):
+    return results.save("weights", SPEC, OLD)
+
+
+def a_checkpoint(results):
+    results.save_checkpoint("outcomes", SPEC, 3, OLD)
+    return next(results.root.glob("*/*.step-000003.npz"))
+
+
+def no_spec(results):
+    np.savez(results.root / "plain.npz", **OLD)
+    return results.root / "plain.npz"
+
+
+DAMAGE = [0, 1, 100, 20_000, -1, b"<html>404</html>" * 9, bytes(999)]
+
+
+@pytest.mark.parametrize(
+    "damage", [*DAMAGE, another_spec, another_kind, a_checkpoint, no_spec]
+)
+def test_damage_is_noticed_and_made_good(results, damage):
+    path = results.save("outcomes", SPEC, OLD)
+    if isinstance(damage, int):
+        os.truncate(path, damage % path.stat().st_size)
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        shutil.copy(damage(results), path)
+    content = path.read_bytes()
+    with pytest.warns(DamagedArtefactWarning, match=f"{path} is damaged") as caught:
+        assert results.load("outcomes", SPEC) is None
+    assert [w.filename for w in caught] == [__file__]
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
+    assert not results.has("outcomes", SPEC)
+    assert results.load("outcomes", SPEC) is None
+    results.save("outcomes", SPEC, NEW)
+    assert_same(results.load("outcomes", SPEC), NEW)
+
+
+def test_every_bit_flip_is_noticed_or_harmless(results):
+    # With 14 letters the second entry of the zip directory has 64 bytes: one bit in
+    # the length of the first one's comment hides it.
+    arrays = {"a": np.arange(3, dtype=np.int16), "fourteen_chars": np.float32([0.5])}
+    path = results.save("outcomes", SPEC, arrays)
+    content = path.read_bytes()
+    vital = set()
+    with zipfile.ZipFile(path) as archive:
+        for entry in map(archive.read, archive.namelist()):
+            start = content.index(entry)
+            vital |= set(range(start, start + len(entry)))
+    for position in range(len(content)):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[position] ^= 1 << bit
+            path.write_bytes(flipped)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                got = results.load("outcomes", SPEC)
+            if caught or got is None or position in vital:
+                assert got is None
+                assert [w.category for w in caught] == [DamagedArtefactWarning]
+            else:
+                assert_same(got, arrays)
+
+
+def test_what_another_process_made_again_is_left(results, monkeypatch):
+    path = results.save("outcomes", SPEC, OLD)
+    unpack = store._unpack
+
+    def damaged(data):
+        monkeypatch.setattr(store, "_unpack", unpack)
+        results.save("outcomes", SPEC, NEW)
+        raise zipfile.BadZipFile
+
+    monkeypatch.setattr(store, "_unpack", damaged)
+    assert_same(results.load("outcomes", SPEC), NEW)
+    assert names(results.root) == [path.name]
+
+
+def test_checkpoints(root, results):
+    other = SPEC | {"eps": 0.2}
+    assert results.load_checkpoint("training", SPEC) is None
+    assert results.steps_done("training", SPEC) is None
+    results.save_checkpoint("training", other, 7, OLD)
+    for step in (0, 9, np.int64(1_000_000)):
+        results.save_checkpoint("training", SPEC, step, OLD)
+        assert results.steps_done("training", SPEC) == step
+        assert len(names(root)) == 2
+    # By name this one would come last.
+    results.save_checkpoint("training", SPEC, 999_999, NEW)
+    step, arrays = Store(root).load_checkpoint("training", SPEC)
+    assert step == 1_000_000
+    assert_same(arrays, OLD)
+    assert not results.has("training", SPEC)
+    path = results.save("training", SPEC, NEW)
+    assert results.load_checkpoint("training", SPEC) is None
+    assert results.steps_done("training", SPEC) is None
+    assert results.steps_done("training", other) == 7
+    assert path.name in names(root)
+
+
+def test_damaged_checkpoint_gives_way_to_the_older_one(root, results):
+    for step, arrays in ((5, NEW), (4, OLD)):
+        results.save_checkpoint("training", SPEC, step, arrays)
+    os.truncate(next(root.glob("training/*5.npz")), 300)
+    with pytest.warns(DamagedArtefactWarning, match=r"5\.npz is damaged"):
+        step, arrays = results.load_checkpoint("training", SPEC)
+    assert step == results.steps_done("training", SPEC) == 4
+    assert_same(arrays, OLD)
+    os.truncate(next(root.glob("training/*4.npz")), 300)
+    with pytest.warns(DamagedArtefactWarning, match=r"4\.npz is damaged"):
+        assert results.load_checkpoint("training", SPEC) is None
+    assert [name[-14:] for name in names(root)] == ["04.npz.damaged", "05.npz.damaged"]
+
+
+def test_bad_step(results):
+    with pytest.raises(ValueError, match="`step` must be >= 0. Received: step=-1"):
+        results.save_checkpoint("training", SPEC, -1, OLD)
+    with pytest.raises(TypeError, match="float"):
+        results.save_checkpoint("training", SPEC, 1.5, OLD)
+
+
+def no_space(*args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fill_disk(monkeypatch, fault):
+    """Fail one function of `os`, or every write behind the first `fault` bytes."""
+
+    class File(io.FileIO):
+        def write(self, data):
+            return (
+                no_space() if self.tell() + len(data) > fault else super().write(data)
+            )
+
+    if isinstance(fault, str):
+        monkeypatch.setattr(os, fault, no_space)
+    else:
+        opened = lambda path, mode: io.BufferedWriter(File(path, mode))  # noqa: E731
+        monkeypatch.setattr(store, "open", opened, raising=False)
+
+
+@pytest.mark.parametrize("fault", [0, 100, 9_000, 41_000, "fsync", "replace"])
+def test_failed_write_leaves_the_old(root, results, monkeypatch, fault):
+    path = results.save("outcomes", SPEC, OLD)
+    assert path.stat().st_size > 41_000
+    results.save_checkpoint("outcomes", SPEC, 3, OLD)
+    before = names(root)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, fault)
+        with pytest.raises(OSError, match=f"Cannot write {path}: No space") as error:
+            results.save("outcomes", SPEC, NEW)
+        assert error.value.errno == errno.ENOSPC
+        assert "Free some space or use another directory" in message(error)
+        with pytest.raises(OSError, match="No space left"):
+            results.save_checkpoint("outcomes", SPEC, 4, NEW)
+        assert names(root) == before
+    assert_same(results.load("outcomes", SPEC), OLD)
+    assert_same(results.load_checkpoint("outcomes", SPEC)[1], OLD)
+    results.save("outcomes", SPEC, NEW)
+    assert_same(results.load("outcomes", SPEC), NEW)
+
+
+@pytest.mark.parametrize("fault", [0, "fsync"])
+def test_full_disk_is_seen_at_once(tmp_path, monkeypatch, fault):
+    fill_disk(monkeypatch, fault)
+    with pytest.raises(OSError, match="Cannot write to the store") as error:
+        Store(tmp_path)
+    assert "Free some space" in message(error)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("under", ["", "store", "a/store"])
+def test_file_in_the_way_of_the_root(tmp_path, under):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OSError, match="Cannot write to the store") as error:
+        Store(tmp_path / "file" / under)
+    assert str(tmp_path / "file" / under) in message(error)
+    assert "Move the file that is in its way or use another dir" in message(error)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_something_else_in_the_place_of_an_artefact(root, results, kind):
+    (root / "file").touch()
+    (root / "directory" / f"{digest(SPEC)}.npz").mkdir(parents=True)
+    assert not results.has(kind, SPEC)
+    with pytest.raises(OSError, match=f"Cannot read {root}") as error:
+        results.load(kind, SPEC)
+    assert "or use another directory" in message(error)
+    with pytest.raises(OSError, match=f"Cannot write {root}") as error:
+        results.save(kind, SPEC, OLD)
+    assert "or use another directory" in message(error)
+    assert names(root) == ["file"]
+
+
+def test_old_temporaries_are_cleaned(root, results):
+    name = results.save("outcomes", SPEC, OLD).name
+    for folder in (root, root / "outcomes"):
+        for stem, hours in (("fresh", 1), ("old", 25)):
+            for suffix in (".advens-partial", ".npz"):
+                path = folder / f"{stem}{suffix}"
+                path.touch()
+                os.utime(path, (time.time() - hours * 3600,) * 2)
+    Store(root)
+    left = ["fresh.advens-partial", "fresh.npz", "old.npz"]
+    assert names(root) == sorted([name, *left, *left])
+
+
+WRITER = """
+import os, pathlib, sys
+import numpy as np
+from advens.store import Store
+
+root, writer, count, fatal = sys.argv[1:]
+store = Store(root)
+for step in range(int(count)):
+    if fatal and step == 3:
+        exec(f"{fatal} = lambda *args, **options: os.kill(os.getpid(), 9)")
+    w = np.full(200_000, 1000 * int(writer) + step)
+    arrays = {"w": w, "writer": np.array(int(writer))}
+    store.save("outcomes", {}, arrays)
+    store.save_checkpoint("training", {}, step, arrays)
+    print(step, flush=True)
+"""
+
+
+def start_writer(root, *, count, writer=0, fatal=""):
+    arguments = [str(root), str(writer), str(count), fatal]
+    command = [sys.executable, "-c", WRITER, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def whole(arrays):
+    """Return the step at which a writer wrote these arrays, all of them."""
+    assert arrays["w"].shape == (200_000,)
+    (value,) = set(arrays["w"].tolist())
+    writer, step = divmod(value, 1000)
+    assert writer == arrays["writer"]
+    return step
+
+
+PARTS = ["np.lib.format.write_array", "os.fsync", "os.replace", "pathlib.Path.unlink"]
+
+
+@pytest.mark.parametrize("when", [0.0, 0.003, 0.01, 0.02, *PARTS])
+def test_kill_in_a_loop_of_writes(tmp_path, when):
+    fatal = when if isinstance(when, str) else ""
+    with start_writer(tmp_path, count=1000, fatal=fatal) as writer:
+        lines = [writer.stdout.readline()]
+        if not fatal:
+            time.sleep(when)
+            writer.kill()
+        done = int((lines + writer.stdout.readlines())[-1])
+    assert writer.returncode == -signal.SIGKILL
+    after = Store(tmp_path)
+    step, arrays = after.load_checkpoint("training", {})
+    # What was reported as written is there, and nothing half done.
+    assert step == whole(arrays)
+    assert step in (done, done + 1)
+    assert whole(after.load("outcomes", {})) in (done, done + 1)
+    after.save("training", {}, arrays)
+    assert after.steps_done("training", {}) is None
+
+
+def test_two_processes_write_the_same_artefact(tmp_path):
+    shared, seen = Store(tmp_path), set()
+    writers = [start_writer(tmp_path, writer=n, count=60) for n in (1, 2)]
+    while any(writer.poll() is None for writer in writers):
+        if (arrays := shared.load("outcomes", {})) is not None:
+            seen.add((int(arrays["writer"]), whole(arrays)))
+        if (found := shared.load_checkpoint("training", {})) is not None:
+            assert found[0] == whole(found[1])
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    assert len(seen) > 2
+    assert whole(shared.load("outcomes", {})) == 59
+    stem = digest({})
+    assert names(tmp_path) == [f"{stem}.npz", f"{stem}.step-000059.npz"]
