@@ -67,39 +67,44 @@ class Run:
         """The seed of each member."""
         return member_seeds(self.seed, self.num_members)
 
-    def members(self, row: str) -> list[training.Member]:
-        """Return the members of a row, trained or not."""
+    def members(self, row: str, count: int | None = None) -> list[training.Member]:
+        """Return the members of a row, or the first `count`, trained or not."""
         return [
             training.Member(
                 recipes.recipe(row, self.settings, index),
                 seed,
                 self.dataset.checksums["train"],
             )
-            for index, seed in enumerate(self.member_seeds)
+            for index, seed in enumerate(
+                member_seeds(self.seed, self.num_members if count is None else count)
+            )
         ]
 
-    def train(self, row: str) -> None:
-        """Train what the store lacks of a row."""
+    def train(self, row: str, members: Sequence[training.Member]) -> None:
+        """Train what the store lacks of the members of a row."""
         start = time.monotonic()
-        members = self.members(row)
-        with self.bars.training(recipes.label(row), members, self.store):
+        shown = training.with_teachers(members)
+        with self.bars.training(recipes.label(row), shown, self.store):
             training.fit_members(members, self.dataset, self.store, n_jobs=self.n_jobs)
         self._took(f"train {row}", start)
 
     def outcomes(
-        self, row: str, threats: Sequence[Threat | None]
+        self,
+        row: str,
+        members: Sequence[training.Member],
+        threats: Sequence[Threat | None],
     ) -> list[dict[str, Outcomes]]:
-        """Attack the ensemble of a trained row.
+        """Attack the ensemble of trained members.
 
         Args:
-            row: which.
+            row: to which they belong.
+            members: one or more.
             threats: the gradients that the attacks follow; None for no attack.
 
         Returns:
             For each threat, the outcomes by the attack's name; by `"none"` without one.
         """
         start = time.monotonic()
-        members = self.members(row)
         loaded: list[Ensemble] = []
 
         def ensemble() -> Ensemble:
@@ -155,7 +160,8 @@ class Run:
         return found
 
     def _took(self, stage: str, start: float) -> None:
-        self.seconds[stage] = round(time.monotonic() - start, 1)
+        seconds = self.seconds.get(stage, 0) + time.monotonic() - start
+        self.seconds[stage] = round(seconds, 1)
 
 
 def paper_attacks(dataset: str, *, box: bool = False, **changes: Any) -> list[Attack]:
@@ -181,30 +187,70 @@ def paper_attacks(dataset: str, *, box: bool = False, **changes: Any) -> list[At
 def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
     """Train the ensembles of Table 2, attack them and return the table's cells."""
     cells = []
-    members = range(run.num_members)
+    indices = range(run.num_members)
+    threats = [Threat("member", i) for i in indices]
     for row in methods:
-        run.train(row)
-        found = run.outcomes(
-            row,
-            [None, *(Threat("member", i) for i in members), *ENSEMBLE_THREATS.values()],
+        members = run.members(row)
+        run.train(row, members)
+        clean, *attacked = run.outcomes(
+            row, members, [None, *threats, *ENSEMBLE_THREATS.values()]
         )
-        clean, grad1 = found[0]["none"], found[1 : run.num_members + 1]
+        none = clean["none"]
         for attack in run.attacks:
             cell = functools.partial(Cell, run.settings.dataset, attack.name, row)
-            own = [outcomes[attack.name] for outcomes in grad1]
-            zero = np.stack([o.zero_gradient for o in own])
+            found = [outcomes[attack.name] for outcomes in attacked]
+            grad1 = found[: run.num_members]
+            zero = np.stack([o.zero_gradient for o in grad1])
+            own = np.stack([o.members[i] for i, o in enumerate(grad1)])
             cells += [
-                cell("no_attack_single", clean.members),
-                cell("no_attack_ensemble", clean.ensemble[None]),
-                cell(
-                    "grad1_single", np.stack([own[i].members[i] for i in members]), zero
+                cell("no_attack_single", none.members),
+                cell("no_attack_ensemble", none.ensemble[None]),
+                cell("grad1_single", own, zero),
+                cell("grad1_ensemble", np.stack([o.ensemble for o in grad1]), zero),
+                *(
+                    cell(column, o.ensemble[None], o.zero_gradient[None])
+                    for column, o in zip(
+                        ENSEMBLE_THREATS, found[run.num_members :], strict=True
+                    )
                 ),
-                cell("grad1_ensemble", np.stack([o.ensemble for o in own]), zero),
             ]
-            for column, outcomes in zip(
-                ENSEMBLE_THREATS, found[run.num_members + 1 :], strict=True
-            ):
-                o = outcomes[attack.name]
-                cells.append(cell(column, o.ensemble[None], o.zero_gradient[None]))
     order = [attack.name for attack in run.attacks]
     return sorted(cells, key=lambda cell: order.index(cell.attack))
+
+
+def table4(run: Run, rows: Sequence[str], *, num_singles: int = 1) -> list[Cell]:
+    """Train the rows of Table 4, attack them and return the table's cells.
+
+    Args:
+        run: its settings.
+        rows: parts joined by `+`, see `recipes.parts`. A row without an ensemble method
+            stands for single networks.
+        num_singles: how many; each is attacked through its own gradient.
+    """
+    if num_singles < 1:
+        raise ValueError(
+            f"`num_singles` must be >= 1. Received: num_singles={num_singles}"
+        )
+    cells = []
+    threats = ENSEMBLE_THREATS.values()
+    for row in rows:
+        if recipes.is_ensemble(row):
+            groups = [run.members(row)]
+        else:
+            groups = [[member] for member in run.members(row, num_singles)]
+        run.train(row, [member for group in groups for member in group])
+        found = [run.outcomes(row, group, [None, *threats]) for group in groups]
+        grad2, repredicted, true = range(1, 4)
+        for column, attack, threat in (
+            ("no_attack", "none", 0),
+            ("fgsm", "FGSM", grad2),
+            ("bim", "BIM", grad2),
+            ("bim_repredicted", "BIM", repredicted),
+            ("fgsm_ensemble_gradient", "FGSM", true),
+            ("bim_ensemble_gradient", "BIM", true),
+        ):
+            outcomes = [of_group[threat][attack] for of_group in found]
+            correct = np.stack([o.ensemble for o in outcomes])
+            zero = np.stack([o.zero_gradient for o in outcomes]) if threat else None
+            cells.append(Cell(run.settings.dataset, attack, row, column, correct, zero))
+    return cells

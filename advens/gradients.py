@@ -59,7 +59,7 @@ class Gradient:
                 )
 
     def __call__(self, x: Any, y: Any) -> Any:
-        return _input_gradient(self._losses, x, y)
+        return input_gradient(lambda x: self._losses(x, y), x)
 
     def start_labels(self, x: Any, y: Any) -> Any:
         """Return the labels with which an attack that starts at `x` calls this."""
@@ -154,8 +154,8 @@ def use_xla() -> bool:
     return True
 
 
-def compiled(function: Callable, ensemble: Ensemble) -> Callable:
-    """Compile a function of tensors that calls `ensemble`, once per input shape.
+def compiled(function: Callable, model: keras.Model) -> Callable:
+    """Compile a function of tensors that calls `model`, once per input shape.
 
     The weights are read at every call: they may be assigned anew between two calls.
     """
@@ -173,12 +173,12 @@ def compiled(function: Callable, ensemble: Ensemble) -> Callable:
     )
 
 
-def _input_gradient(losses: Callable, x: Any, y: Any) -> Any:
-    """Return the gradient by `x` of the sum of `losses(x, y)`."""
+def input_gradient(losses: Callable[[Any], Any], x: Any) -> Any:
+    """Return the gradient by the images `x` of the sum of `losses(x)`, `(n,)`."""
     import tensorflow as tf
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         x = tf.convert_to_tensor(x)
         tape.watch(x)
-        loss = tf.reduce_sum(losses(x, tf.convert_to_tensor(y)))
+        loss = tf.reduce_sum(losses(x))
     return tape.gradient(loss, x, unconnected_gradients="zero")

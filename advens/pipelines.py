@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _BOOTSTRAP: Final = 1
 _NOISE: Final = 2
 _ORDER: Final = 3
+_STUDENT: Final = 4
 
 
 def member_seeds(seed: int, num_members: int) -> list[int]:
@@ -24,6 +25,16 @@ def member_seeds(seed: int, num_members: int) -> list[int]:
     members of a larger one.
     """
     return np.random.SeedSequence(seed).generate_state(num_members).tolist()
+
+
+def weights_seed(seed: int, *, student: bool = False) -> int:
+    """Return the seed of a member's weights and dropout masks.
+
+    A student has other weights than its teacher, with which it shares all else.
+    """
+    if not student:
+        return seed
+    return int(np.random.default_rng([seed, _STUDENT]).integers(2**32))
 
 
 def bootstrap_indices(seed: int, size: int) -> np.ndarray:
@@ -39,6 +50,8 @@ def gaussian_noise(
     seed: int, shape: tuple[int, ...], *, noise_std: float
 ) -> np.ndarray:
     """Draw the noise of one member (Section 3 (iv); docs/protocol.md, points 8, 9).
+
+    It is drawn once, and the noisy images are not clipped.
 
     Returns:
         float32 noise of standard deviation `noise_std`, in units of the [0, 1] range.
@@ -62,7 +75,6 @@ def batches(
     epochs: int,
     first_epoch: int = 0,
     bootstrap: bool = False,
-    noise_std: float = 0.0,
 ) -> "tf.data.Dataset":
     """Build the batches of epochs `first_epoch` to `epochs - 1` of one member.
 
@@ -77,14 +89,11 @@ def batches(
         epochs: number of the epoch after the last one.
         first_epoch: number of the first epoch.
         bootstrap: train on a bootstrap replicate instead of the data set itself.
-        noise_std: standard deviation of the Gaussian noise, drawn once and not clipped.
     """
     import tensorflow as tf
 
     size = len(x)
     rows = bootstrap_indices(seed, size) if bootstrap else np.arange(size)
-    if noise_std:
-        x = x + gaussian_noise(seed, x.shape, noise_std=noise_std)
     order = np.stack(
         [rows[epoch_order(seed, epoch, size)] for epoch in range(first_epoch, epochs)]
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
 from advens import models, paper
+from advens.defenses import Adversarial, Distillation, Formula
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -27,6 +28,9 @@ class Recipe:
         bootstrap: train on a bootstrap replicate (Section 3 (iii)).
         noise_std: standard deviation of the Gaussian noise on the training images, in
             units of the [0, 1] range (Section 3 (iv)); 0 for none.
+        adversarial: train adversarially.
+        distillation: train on the smoothed labels of a teacher, which has the same
+            recipe without distillation and the same training set.
     """
 
     architecture: models.Architecture
@@ -37,6 +41,8 @@ class Recipe:
     precision: Precision = "float32"
     bootstrap: bool = False
     noise_std: float = 0.0
+    adversarial: Adversarial | None = None
+    distillation: Distillation | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +58,10 @@ class Settings:
         precision: see `Recipe`.
         noise_std: that of `gauss_noise`.
         logits: what stands under the softmax; see `models.Architecture`.
+        adv_eps: `eps` of adversarial training.
+        rho: see `defenses.Adversarial`.
+        temperature: see `defenses.Distillation`.
+        distillation: its formula; see `defenses.Distillation`.
 
     Raises:
         ValueError: if a value is out of range.
@@ -65,13 +75,23 @@ class Settings:
     precision: Precision = "float32"
     noise_std: float | None = None
     logits: models.Logits = "relu"  # docs/protocol.md, point 5
+    adv_eps: float | None = None
+    rho: float = paper.RHO
+    temperature: float = paper.TEMPERATURE
+    distillation: Formula = "printed"
 
     def __post_init__(self) -> None:
         if self.dataset not in paper.EPOCHS:
             raise _error("dataset", f"one of {tuple(paper.EPOCHS)}", self.dataset)
-        for name, default in (("epochs", paper.EPOCHS), ("noise_std", paper.NOISE_STD)):
+        defaults = {
+            "epochs": paper.EPOCHS[self.dataset],
+            "noise_std": paper.NOISE_STD[self.dataset],
+            # docs/protocol.md, point 19
+            "adv_eps": paper.ATTACKS[self.dataset]["FGSM"]["eps"],
+        }
+        for name, default in defaults.items():
             if getattr(self, name) is None:
-                object.__setattr__(self, name, default[self.dataset])
+                object.__setattr__(self, name, default)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise _error(name, ">= 1", getattr(self, name))
@@ -82,6 +102,8 @@ class Settings:
         for name, choices in (("precision", Precision), ("logits", models.Logits)):
             if getattr(self, name) not in get_args(choices):
                 raise _error(name, f"one of {get_args(choices)}", getattr(self, name))
+        Adversarial(self.adv_eps, self.rho)  # type: ignore[arg-type]
+        Distillation(self.temperature, self.distillation)
 
 
 # What a part changes in the recipe of member `index`.
@@ -92,6 +114,12 @@ _PARTS: Final[dict[str, Callable[[Settings, int], dict[str, Any]]]] = {
     },
     "bagging": lambda settings, index: {"bootstrap": True},
     "gauss_noise": lambda settings, index: {"noise_std": settings.noise_std},
+    "adv_train": lambda settings, index: {
+        "adversarial": Adversarial(settings.adv_eps, settings.rho)  # type: ignore
+    },
+    "def_dist": lambda settings, index: {
+        "distillation": Distillation(settings.temperature, settings.distillation)
+    },
 }
 
 
@@ -131,7 +159,13 @@ def parts(row: str) -> list[str]:
 
 def label(row: str) -> str:
     """Return a row's name as the paper's tables have it, e.g. `"Rand. Ini."`."""
-    return " + ".join(paper.METHODS[part] for part in parts(row))
+    names = {**paper.METHODS, **paper.DEFENSES}
+    return " + ".join(names[part] for part in parts(row))
+
+
+def is_ensemble(row: str) -> bool:
+    """Say whether a row is an ensemble, or single networks with a defence alone."""
+    return any(part in paper.METHODS for part in parts(row))
 
 
 def _error(name: str, right: str, received: Any) -> ValueError:

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,14 @@ TABLE2_COLUMNS: Final = {
     ),
     "ensemble_gradient": "ensemble under the gradient of its own loss",
 }
+TABLE4_COLUMNS: Final = {
+    "no_attack": "no attack",
+    "fgsm": "FGSM through Grad. 2, of a single network through its own gradient",
+    "bim": "BIM, likewise",
+    "bim_repredicted": "BIM, each member's label predicted again at every step",
+    "fgsm_ensemble_gradient": "FGSM through the gradient of the ensemble's own loss",
+    "bim_ensemble_gradient": "BIM, likewise",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +42,8 @@ class Cell:
 
     Attributes:
         dataset: name of the data set.
-        attack: `"FGSM"` or `"BIM"`: the row's, also where the column has no attack.
+        attack: `"FGSM"`, `"BIM"` or `"none"`; in Table 2 the row's, also where the
+            column has no attack.
         row: the row's name, see `recipes.label`.
         column: the column's name.
         correct: `(k, n)` bool: right answers of the `k` members, or of the ensemble in
@@ -56,11 +65,16 @@ class Cell:
 
     @property
     def paper(self) -> float | None:
-        """What the paper's Table 2 has here."""
-        values = paper.TABLE2.get(self.dataset, {}).get((self.attack, self.row))
-        if values is None or self.column not in paper.TABLE2_COLUMNS:
+        """What the paper's Table 2 or 4 has here."""
+        if self.column in paper.TABLE2_COLUMNS:
+            index = paper.TABLE2_COLUMNS.index(self.column)
+            values = paper.TABLE2.get(self.dataset, {}).get((self.attack, self.row))
+        elif self.column in paper.TABLE4_COLUMNS:
+            index = paper.TABLE4_COLUMNS.index(self.column)
+            values = paper.TABLE4.get(self.dataset, {}).get(self.row)
+        else:
             return None
-        return values[paper.TABLE2_COLUMNS.index(self.column)]
+        return values and values[index]
 
 
 def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -94,32 +108,54 @@ def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def wide(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return the paper's layout: a row an attack and method, a column a column."""
-    rows: dict[tuple[str, str], dict[str, float]] = {}
-    for cell in cells:
-        row = rows.setdefault((cell.attack, recipes.label(cell.row)), {})
-        row[cell.column] = cell.accuracy
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    frame.index = pd.MultiIndex.from_tuples(rows, names=["attack", "method"])
-    return frame
+    """Return the paper's layout: Table 2 has a row an attack and method, Table 4 a row
+    a method.
+    """
+    frame = tidy(cells)
+    names = ["method"] if _is_table4(cells) else ["attack", "method"]
+    wide = frame.pivot(index=names, columns="column", values="accuracy")
+    order = frame[names].drop_duplicates()
+    rows = order["method"] if _is_table4(cells) else pd.MultiIndex.from_frame(order)
+    return wide.loc[rows, frame["column"].unique()]
 
 
 def render(cells: Sequence[Cell], *, title: str) -> Table:
-    """Return the table for the terminal, the paper's values beneath ours."""
+    """Return the table for the terminal, the paper's values beneath ours.
+
+    In Table 4, `+` marks the best of the methods that stand alone (the paper's bold)
+    and `*` the best of all, among our values and among the paper's.
+    """
+    table4 = _is_table4(cells)
     table = Table(title=title, show_lines=True)
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    for name in ("attack", "method", *columns):
+    for name in (*(("method",) if table4 else ("attack", "method")), *columns):
         table.add_column(name.replace("_", " "))
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for cell in cells:
-        shown = f"{cell.accuracy:.4f}"
+        rivals = [c for c in cells if c.column == cell.column] if table4 else []
+        shown = f"{cell.accuracy:.4f}" + _marks(cell, rivals, lambda c: c.accuracy)
         if cell.paper is not None:
-            shown += f"\n[dim]{cell.paper:.4f}[/]"
-        row = rows.setdefault((cell.attack, recipes.label(cell.row)), {})
+            marks = _marks(cell, rivals, lambda c: c.paper or 0.0)
+            shown += f"\n[dim]{cell.paper:.4f}{marks}[/]"
+        name = recipes.label(cell.row)
+        row = rows.setdefault((name,) if table4 else (cell.attack, name), {})
         row[cell.column] = shown
-    for (attack, method), row in rows.items():
-        table.add_row(attack, method, *(row[column] for column in columns))
+    for names, row in rows.items():
+        table.add_row(*names, *(row[column] for column in columns))
     return table
+
+
+def _marks(cell: Cell, rivals: Sequence[Cell], value: Callable[[Cell], float]) -> str:
+    alone = [rival for rival in rivals if "+" not in rival.row]
+    marks = ""
+    for mark, group in (("+", alone), ("*", rivals)):
+        if cell in group and value(cell) == max(map(value, group)):
+            marks += mark
+    return marks
+
+
+def _is_table4(cells: Sequence[Cell]) -> bool:
+    return cells[0].column in TABLE4_COLUMNS
 
 
 def write(

@@ -12,8 +12,9 @@ import joblib
 import keras
 import numpy as np
 
-from advens import models, pipelines
+from advens import defenses, models, pipelines
 from advens.datasets import Dataset
+from advens.defenses import Adversarial, Distillation
 from advens.ensemble import Ensemble, logits_model
 from advens.gradients import use_xla
 from advens.recipes import Recipe
@@ -52,6 +53,24 @@ class Member:
         """The name of its artefact."""
         return digest(self.spec)
 
+    @property
+    def teacher(self) -> "Member | None":
+        """The member that its labels come from, if it is distilled.
+
+        It has the same seed, and so the same training set.
+        """
+        if self.recipe.distillation is None:
+            return None
+        return dataclasses.replace(
+            self, recipe=dataclasses.replace(self.recipe, distillation=None)
+        )
+
+
+def with_teachers(members: Sequence[Member]) -> list[Member]:
+    """Return the members behind the teachers of those that are distilled."""
+    teachers = [member.teacher for member in members if member.teacher]
+    return [*teachers, *members]
+
 
 def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
     """Return a Keras optimizer by its name.
@@ -85,6 +104,8 @@ def fit_members(
             `joblib.parallel_config` can put another joblib backend, such as a Dask
             cluster that shares the store's directory, in their place.
     """
+    if teachers := with_teachers(members)[: -len(members)]:
+        fit_members(teachers, dataset, store, n_jobs=n_jobs)
     missing = [m for m in members if store.load(KIND, m.spec) is None]
     if n_jobs == 1 or len(missing) < 2:
         for member in missing:
@@ -99,7 +120,11 @@ def fit_members(
 
 
 def fit_member(member: Member, dataset: Dataset, store: Store) -> None:
-    """Train one member to its end, from its last checkpoint if there is one."""
+    """Train one member to its end, from its last checkpoint if there is one.
+
+    Raises:
+        LookupError: if the store does not hold the teacher of a distilled member.
+    """
     _fit(member, dataset.x_train, dataset.y_train, store)
 
 
@@ -161,8 +186,18 @@ def _fit_in_worker(
 
 def _fit(member: Member, x: np.ndarray, y: np.ndarray, store: Store) -> None:
     recipe = member.recipe
+    if recipe.noise_std:
+        noise_std = recipe.noise_std
+        x = x + pipelines.gaussian_noise(member.seed, x.shape, noise_std=noise_std)
+    if recipe.distillation:
+        y = _stored_labels(member, x, store)
     trainer = _trainer(
-        recipe.architecture, recipe.optimizer, recipe.learning_rate, recipe.precision
+        recipe.architecture,
+        recipe.optimizer,
+        recipe.learning_rate,
+        recipe.precision,
+        recipe.adversarial,
+        recipe.distillation,
     )
     checkpoint = store.load_checkpoint(KIND, member.spec)
     if checkpoint:
@@ -170,7 +205,8 @@ def _fit(member: Member, x: np.ndarray, y: np.ndarray, store: Store) -> None:
         trainer.restore(state)
     else:
         first_epoch = 0
-        trainer.start(member.seed)
+        distilled = recipe.distillation is not None
+        trainer.start(pipelines.weights_seed(member.seed, student=distilled))
     if first_epoch < recipe.epochs:
         batches = pipelines.batches(
             x,
@@ -180,7 +216,6 @@ def _fit(member: Member, x: np.ndarray, y: np.ndarray, store: Store) -> None:
             epochs=recipe.epochs,
             first_epoch=first_epoch,
             bootstrap=recipe.bootstrap,
-            noise_std=recipe.noise_std,
         )
 
         def save(epoch: int, logs: Any) -> None:
@@ -195,8 +230,22 @@ def _fit(member: Member, x: np.ndarray, y: np.ndarray, store: Store) -> None:
             shuffle=False,  # `batches` has shuffled
             verbose=0,
         )
-    weights = trainer.model.get_weights()
+    weights = trainer.network.get_weights()
     store.save(KIND, member.spec, {f"weight_{i:03d}": w for i, w in enumerate(weights)})
+
+
+def _stored_labels(member: Member, x: np.ndarray, store: Store) -> np.ndarray:
+    """Return the teacher's smoothed labels, which are computed once."""
+    spec = {
+        "teacher": member.teacher.spec,  # type: ignore[union-attr]
+        "distillation": dataclasses.asdict(member.recipe.distillation),  # type: ignore
+    }
+    if (arrays := store.load("labels", spec)) is None:
+        teacher = load_ensemble([member.teacher], store)[0]  # type: ignore[list-item]
+        labels = defenses.smoothed_labels(teacher, x, **spec["distillation"])
+        arrays = {"labels": labels}
+        store.save("labels", spec, arrays)
+    return arrays["labels"]
 
 
 class _Trainer:
@@ -208,24 +257,38 @@ class _Trainer:
         optimizer: str,
         learning_rate: float,
         precision: str,
+        adversarial: Adversarial | None,
+        distillation: Distillation | None,
     ) -> None:
         self._build = functools.partial(models.build, architecture, dtype=precision)
+        self.network = self._build(seed=0)
         # From logits: Keras clips probabilities on some backends.
-        self.model = logits_model(self._build(seed=0))
+        loss: keras.losses.Loss
+        if distillation:
+            options = dataclasses.asdict(distillation)
+            self.model = defenses.student_model(self.network, **options)
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        else:
+            self.model = logits_model(self.network)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if adversarial:
+            self.model = defenses.AdversarialTraining(
+                self.model, **dataclasses.asdict(adversarial), outputs="logits"
+            )
         self.model.compile(
             optimizer=make_optimizer(optimizer, learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=loss,
             jit_compile=use_xla(),
         )
         self.model.optimizer.build(self.model.trainable_variables)
-        self._variables = [*self.model.variables, *self.model.optimizer.variables]
+        self._variables = [*self.network.variables, *self.model.optimizer.variables]
         self._initial = self.state()
 
     def start(self, seed: int) -> None:
         """Put a new member with its own weights and dropout masks in place."""
         self.restore(self._initial)
-        fresh = logits_model(self._build(seed=seed))
-        for variable, value in zip(self.model.variables, fresh.variables, strict=True):
+        fresh = self._build(seed=seed).variables
+        for variable, value in zip(self.network.variables, fresh, strict=True):
             variable.assign(value)
 
     def state(self) -> dict[str, np.ndarray]:

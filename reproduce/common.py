@@ -59,8 +59,8 @@ flags.DEFINE_enum(
 
 def main(reproduce: Callable[[], None]) -> None:
     """Parse the flags and call `reproduce`; bad input is one line and exit code 1."""
-    # The scripts are run for their table: silence TensorFlow's start-up notes.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Only this level silences TensorFlow's notes on the devices that it has not found.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -82,15 +82,19 @@ def main(reproduce: Callable[[], None]) -> None:
     app.run(guarded, flags_parser=parse)
 
 
-def make_run() -> "Run":
-    """Return the run that the flags describe; all that can be wrong is found here."""
+def make_run(*more: str) -> "Run":
+    """Return the run that the flags describe; all that can be wrong is found here.
+
+    Args:
+        more: flags of the script's own that are fields of `recipes.Settings`.
+    """
     from advens import datasets, experiments, recipes, store
     from advens.progress import Bars
 
     settings = recipes.Settings(
         **_values(
             *("dataset", "epochs", "batch_size", "optimizer", "learning_rate"),
-            *("precision", "noise_std", "logits"),
+            *("precision", "noise_std", "logits", *more),
         )
     )
     attacks = experiments.paper_attacks(

@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import kstest
+
+from advens.pipelines import (
+    batches,
+    bootstrap_indices,
+    epoch_order,
+    gaussian_noise,
+    member_seeds,
+)
+
+SIZE, SEED = 11, 2**32 - 1
+X = np.random.default_rng(0).random((SIZE, 2, 3, 1), np.float32)
+Y = np.arange(SIZE)
+
+
+def collect(x=X, y=Y, *, seed=SEED, batch_size=4, epochs=3, **options):
+    dataset = batches(x, y, seed=seed, batch_size=batch_size, epochs=epochs, **options)
+    found = list(dataset.as_numpy_iterator())
+    assert len(found) == len(dataset)
+    return found
+
+
+def by_epoch(found, steps=3):
+    """Return the labels of each epoch: the numbers of its rows."""
+    labels = [y for _, y in found]
+    return [
+        np.concatenate(labels[start : start + steps])
+        for start in range(0, len(labels), steps)
+    ]
+
+
+def assert_same_batches(got, want):
+    assert len(got) == len(want) > 0
+    for (x, y), (want_x, want_y) in zip(got, want, strict=True):
+        assert_array_equal(x, want_x)
+        assert_array_equal(y, want_y)
+
+
+def test_member_seeds():
+    seeds = member_seeds(7, 10)
+    assert all(type(seed) is int and seed >= 0 for seed in seeds)
+    for num_members in range(11):
+        assert member_seeds(7, num_members) == seeds[:num_members]
+    everyone = {seed for run in range(20) for seed in member_seeds(run, 10)}
+    assert len(everyone) == 200
+
+
+@pytest.mark.parametrize("size", [1_437, 50_000, 60_000])
+def test_bootstrap_holds_63_percent_of_the_rows(size):
+    runs = 20
+    rows = np.array([bootstrap_indices(seed, size) for seed in range(runs)])
+    assert rows.shape == (runs, size)
+    assert rows.dtype == np.int64
+    assert rows.min() >= 0
+    assert rows.max() < size
+    # A row is left out with probability p, two given rows with probability q.
+    p, q = (1 - 1 / size) ** size, (1 - 2 / size) ** size
+    std = np.sqrt(p / size + (1 - 1 / size) * q - p**2)
+    assert_allclose(1 - p, 0.632, rtol=0, atol=5e-4)
+    distinct = [len(np.unique(row)) / size for row in rows]
+    assert_allclose(distinct, 1 - p, rtol=0, atol=4 * std)
+    assert_allclose(np.mean(distinct), 1 - p, rtol=0, atol=4 * std / np.sqrt(runs))
+    # All rows are as likely: the mean of n uniform numbers.
+    atol = 4 * np.sqrt(1 / 12 / size / runs)
+    assert_allclose(rows.mean() / (size - 1), 0.5, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        bootstrap_indices,
+        lambda seed, size: gaussian_noise(seed, (size, 2), noise_std=0.1),
+        lambda seed, size: epoch_order(seed, 0, size),
+    ],
+)
+def test_draws_are_functions_of_seed_and_size(draw):
+    np.random.seed(1)
+    first = draw(SEED, 500)
+    before = np.random.get_state()[1].copy()
+    np.random.seed(2)
+    assert_array_equal(draw(SEED, 500), first)
+    np.random.seed(1)
+    assert_array_equal(np.random.get_state()[1], before)
+    assert (draw(SEED - 1, 500) != first).any()
+    assert len(draw(SEED, 499)) == 499
+
+
+def test_purposes_do_not_share_random_numbers():
+    noise = gaussian_noise(SEED, (500,), noise_std=1.0)
+    orders = [epoch_order(SEED, epoch, 500) for epoch in range(5)]
+    draws = [bootstrap_indices(SEED, 500), np.argsort(noise), *orders]
+    # 4 standard deviations of the correlation of independent draws.
+    off_diagonal = np.corrcoef(draws) - np.eye(len(draws))
+    assert_allclose(off_diagonal, 0, rtol=0, atol=4 / np.sqrt(500))
+
+
+def test_noise_is_normal_and_not_clipped():
+    noise_std, shape = 0.3, (500, 28, 28, 1)
+    noise = gaussian_noise(SEED, shape, noise_std=noise_std)
+    n = noise.size
+    assert noise.shape == shape
+    assert noise.dtype == np.float32
+    wide = noise.astype(np.float64)
+    assert_allclose(wide.mean(), 0, rtol=0, atol=4 * noise_std / np.sqrt(n))
+    assert_allclose(wide.std(), noise_std, rtol=4 / np.sqrt(2 * n), atol=0)
+    assert kstest(wide.ravel() / noise_std, "norm").pvalue > 1e-3
+    # The largest of n normal numbers: beyond 4 all but surely, P = (1 - 3e-5)^n.
+    assert noise.max() > 4 * noise_std
+    assert noise.min() < -4 * noise_std
+    twice = gaussian_noise(SEED, shape, noise_std=2 * noise_std)
+    assert_allclose(twice, 2 * noise, rtol=1e-6, atol=0)
+    assert not gaussian_noise(SEED, (9,), noise_std=0.0).any()
+
+
+def test_epoch_order_is_a_permutation_of_its_own():
+    orders = [epoch_order(SEED, epoch, 100) for epoch in range(25)]
+    for order in orders:
+        assert_array_equal(np.sort(order), np.arange(100))
+    assert len({order.tobytes() for order in orders}) == 25
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(4, [4, 4, 3]), (11, [11]), (64, [11]), (1, [1] * 11)]
+)
+def test_each_epoch_visits_each_row_once(batch_size, sizes):
+    before = X.copy()
+    found = collect(batch_size=batch_size)
+    assert [len(x) for x, _ in found] == sizes * 3
+    epochs = by_epoch(found, len(sizes))
+    assert len(epochs) == 3
+    for epoch, rows in enumerate(epochs):
+        assert_array_equal(np.sort(rows), np.arange(SIZE))
+        assert_array_equal(rows, epoch_order(SEED, epoch, SIZE))
+    for x, y in found:
+        assert x.dtype == np.float32
+        assert y.dtype == Y.dtype
+        assert_array_equal(x, X[y])
+    assert_array_equal(X, before)
+
+
+OPTIONS = [{}, {"bootstrap": True}, {"noise_std": 0.3}]
+OPTIONS.append({"bootstrap": True, "noise_std": 0.3})
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("first_epoch", range(4))
+def test_restart_sees_the_batches_of_the_undisturbed_run(options, first_epoch):
+    undisturbed = collect(epochs=5, **options)
+    assert len(undisturbed) == 15
+    rest = collect(epochs=5, first_epoch=first_epoch, **options)
+    assert_same_batches(rest, undisturbed[3 * first_epoch :])
+    assert_same_batches(collect(epochs=first_epoch + 1, **options)[-3:], rest[:3])
+
+
+def test_bootstrap_reaches_the_first_and_the_last_row():
+    assert {n for seed in range(50) for n in bootstrap_indices(seed, 3)} == {0, 1, 2}
+
+
+def test_members_see_different_batches():
+    one, other = by_epoch(collect()), by_epoch(collect(seed=SEED - 1))
+    assert (np.concatenate(one) != np.concatenate(other)).any()
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.3])
+def test_bootstrap_is_training_on_the_replicate(noise_std):
+    rows = bootstrap_indices(SEED, SIZE)
+    assert len(set(rows)) < SIZE
+    found = collect(bootstrap=True, noise_std=noise_std)
+    for epoch in by_epoch(found):
+        assert_array_equal(np.sort(epoch), np.sort(rows))
+    x = X + gaussian_noise(SEED, X.shape, noise_std=noise_std)
+    assert_same_batches(found, collect(x[rows], Y[rows]))
+
+
+def test_noise_is_drawn_once_and_not_clipped():
+    x = X + gaussian_noise(SEED, X.shape, noise_std=0.3)
+    found = collect(noise_std=0.3)
+    assert_same_batches(found, collect(x))
+    assert found[0][0].dtype == np.float32
+    seen = np.concatenate([images for images, _ in found])
+    assert seen.min() < 0
+    assert seen.max() > 1
+
+
+def test_labels_may_be_probabilities():
+    probs = np.random.default_rng(1).dirichlet(np.ones(10), SIZE).astype(np.float32)
+    for (_, got), (_, rows) in zip(collect(y=probs), collect(), strict=True):
+        assert_array_equal(got, probs[rows])
