@@ -1,8 +1,9 @@
 """advens: train, attack and judge ensembles of Keras classifiers.
 
-The modules follow the flow of the data: `datasets`, `pipelines`, `models`, `training`,
-`ensemble`, `gradients`, `attacks`, `evaluation`, `tables`. They are imported on first
-use, so that `import advens` and a script's `--help` need no backend.
+The modules follow the flow of the data: `datasets`, `pipelines`, `recipes`, `models`,
+`training`, `defenses`, `ensemble`, `gradients`, `attacks`, `evaluation`,
+`experiments`, `tables`. They are imported on first use, so that `import advens` and a
+script's `--help` need no backend.
 """
 
 import importlib
@@ -13,12 +14,18 @@ __version__ = "0.1.0"
 __all__ = [
     "attacks",
     "datasets",
+    "defenses",
     "ensemble",
     "evaluation",
+    "experiments",
+    "files",
     "gradients",
+    "manifest",
     "models",
     "paper",
     "pipelines",
+    "progress",
+    "recipes",
     "statistics",
     "store",
     "tables",

@@ -53,8 +53,10 @@ def check(eps: float, step_size: float, num_steps: int) -> None:
         raise ValueError(f"`eps` must be >= 0. Received: eps={eps}")
     if not step_size >= 0:
         raise ValueError(f"`step_size` must be >= 0. Received: step_size={step_size}")
-    if not num_steps >= 1:
-        raise ValueError(f"`num_steps` must be >= 1. Received: num_steps={num_steps}")
+    if not (num_steps >= 1 and num_steps == int(num_steps)):
+        raise ValueError(
+            f"`num_steps` must be an integer >= 1. Received: num_steps={num_steps}"
+        )
 
 
 def fgsm(

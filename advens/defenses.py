@@ -186,9 +186,9 @@ class AdversarialTraining(keras.Model):
     ) -> "AdversarialTraining":
         """Return what `get_config` described."""
         model = keras.saving.deserialize_keras_object(
-            config.pop("model"), custom_objects=custom_objects
+            config["model"], custom_objects=custom_objects
         )
-        return cls(model, **config)
+        return cls(**{**config, "model": model})
 
 
 def smoothed_labels(

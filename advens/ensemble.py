@@ -42,6 +42,11 @@ def logits_model(model: keras.Model, outputs: Outputs | None = None) -> keras.Mo
         ValueError: if the ending tells neither and `outputs` is not given, or if
             `outputs` contradicts the ending.
     """
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} must be built: call it once, or give it a "
+            "keras.Input"
+        )
     kind, tensor = _ending(model)
     if outputs not in (None, "logits", "probs"):
         raise ValueError(
@@ -53,7 +58,8 @@ def logits_model(model: keras.Model, outputs: Outputs | None = None) -> keras.Mo
             "out, or change the model's last layer."
         )
     if kind == "probs":
-        return keras.Model(model.inputs, tensor)
+        inputs = model.inputs
+        return keras.Model(inputs[0] if len(inputs) == 1 else inputs, tensor)
     if (kind or outputs) == "logits":
         return model
     if outputs == "probs":
@@ -64,6 +70,11 @@ def logits_model(model: keras.Model, outputs: Outputs | None = None) -> keras.Mo
         "softmax activation, nor a Dense layer without activation. Say it by "
         "outputs='logits' or outputs='probs'."
     )
+
+
+def _shapes(model: keras.Model) -> tuple[Any, Any]:
+    # A subclassed model does not tell its shapes.
+    return getattr(model, "input_shape", None), getattr(model, "output_shape", None)
 
 
 def _log(probs: Any) -> Any:
@@ -84,7 +95,7 @@ def _ending_of_tensor(tensor: Any) -> tuple[Outputs | None, Any]:
     layer, node_index, _ = tensor._keras_history
     inputs = layer._inbound_nodes[node_index].input_tensors
     activation = getattr(layer, "activation", None)
-    if isinstance(layer, keras.layers.Softmax):
+    if isinstance(layer, keras.layers.Softmax) and layer.axis in (-1, 1):
         return "probs", inputs[0]
     if isinstance(layer, keras.layers.Activation):
         if activation is keras.activations.softmax:
@@ -144,7 +155,7 @@ class Ensemble(keras.Model):
                     f"({member.name!r}), which has no input shape yet; call it once "
                     "or give it a keras.Input"
                 )
-            shapes = [(m.input_shape, m.output_shape) for m in (members[0], member)]
+            shapes = [_shapes(m) for m in (members[0], member)]
             if shapes[0] != shapes[1]:
                 raise ValueError(
                     "`members` must have the same input and output shape. Received: "
@@ -176,16 +187,19 @@ class Ensemble(keras.Model):
         )
 
     def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the mean of the members' probabilities."""
         logits = self.member_logits(inputs, training=training)
         return ops.mean(ops.softmax(logits), axis=0)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], *self.members[0].output_shape[1:])
+        """Return the members' output shape."""
+        return self.members[0].compute_output_shape(input_shape)
 
     def build(self, input_shape: tuple) -> None:
         """Do nothing: the members are built."""
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments, the members among them."""
         members = [keras.saving.serialize_keras_object(m) for m in self.members]
         return {"members": members, "outputs": self._outputs, "name": self.name}
 
@@ -193,8 +207,9 @@ class Ensemble(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict | None = None
     ) -> "Ensemble":
+        """Return what `get_config` described."""
         members = [
             keras.saving.deserialize_keras_object(m, custom_objects=custom_objects)
-            for m in config.pop("members")
+            for m in config["members"]
         ]
-        return cls(members, **config)
+        return cls(**{**config, "members": members})

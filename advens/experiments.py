@@ -15,7 +15,7 @@ from advens.ensemble import Ensemble
 from advens.evaluation import Outcomes, Threat, stored_outcomes
 from advens.pipelines import member_seeds
 from advens.progress import Bars
-from advens.recipes import Settings
+from advens.recipes import Member, Settings, with_teachers
 from advens.store import Store
 from advens.tables import Cell
 
@@ -67,10 +67,10 @@ class Run:
         """The seed of each member."""
         return member_seeds(self.seed, self.num_members)
 
-    def members(self, row: str, count: int | None = None) -> list[training.Member]:
+    def members(self, row: str, count: int | None = None) -> list[Member]:
         """Return the members of a row, or the first `count`, trained or not."""
         return [
-            training.Member(
+            Member(
                 recipes.recipe(row, self.settings, index),
                 seed,
                 self.dataset.checksums["train"],
@@ -80,10 +80,10 @@ class Run:
             )
         ]
 
-    def train(self, row: str, members: Sequence[training.Member]) -> None:
+    def train(self, row: str, members: Sequence[Member]) -> None:
         """Train what the store lacks of the members of a row."""
         start = time.monotonic()
-        shown = training.with_teachers(members)
+        shown = with_teachers(members)
         with self.bars.training(recipes.label(row), shown, self.store):
             training.fit_members(members, self.dataset, self.store, n_jobs=self.n_jobs)
         self._took(f"train {row}", start)
@@ -91,7 +91,7 @@ class Run:
     def outcomes(
         self,
         row: str,
-        members: Sequence[training.Member],
+        members: Sequence[Member],
         threats: Sequence[Threat | None],
     ) -> list[dict[str, Outcomes]]:
         """Attack the ensemble of trained members.

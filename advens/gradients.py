@@ -59,6 +59,8 @@ class Gradient:
                 )
 
     def __call__(self, x: Any, y: Any) -> Any:
+        """Return the gradient at `x`, see above."""
+        x = ops.convert_to_tensor(x, "float32")
         return input_gradient(lambda x: self._losses(x, y), x)
 
     def start_labels(self, x: Any, y: Any) -> Any:
@@ -73,6 +75,13 @@ class Gradient:
         if self.labels == "repredicted":
             y = ops.argmax(logits, axis=-1)
         else:
+            y = ops.convert_to_tensor(y)
+            if tuple(y.shape) not in (tuple(logits.shape[1:-1]), logits.shape[:-1]):
+                raise ValueError(
+                    f"`y` must be of shape {tuple(logits.shape[1:-1])}, a label an "
+                    f"image, or {tuple(logits.shape[:-1])}, a label a classifier and "
+                    f"image. Received: shape {tuple(y.shape)}"
+                )
             y = ops.broadcast_to(y, logits.shape[:-1])
         if self.loss == "clipped":
             probs = ops.take_along_axis(ops.softmax(logits), y[..., None], axis=-1)

@@ -52,7 +52,7 @@ DEFENSES: Final = {"adv_train": "Adv. Train.", "def_dist": "Def. Dist."}
 RHO: Final = 0.5
 TEMPERATURE: Final = 10.0
 
-TABLE2_COLUMNS: Final = (
+TABLE2_COLUMNS: Final[tuple[str, ...]] = (
     "no_attack_single",
     "no_attack_ensemble",
     "grad1_single",
@@ -84,7 +84,7 @@ TABLE2: Final = {
     },
 }
 
-TABLE4_COLUMNS: Final = ("no_attack", "fgsm", "bim")
+TABLE4_COLUMNS: Final[tuple[str, ...]] = ("no_attack", "fgsm", "bim")
 
 # Table 4: row -> accuracies in the order of TABLE4_COLUMNS.
 TABLE4: Final = {

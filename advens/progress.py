@@ -14,8 +14,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from advens import training
+from advens.recipes import Member
 from advens.store import Store
+from advens.training import KIND
 
 _POLL_SECONDS: Final = 0.5
 
@@ -32,7 +33,7 @@ class Bars:
 
     @contextlib.contextmanager
     def training(
-        self, label: str, members: Sequence[training.Member], store: Store
+        self, label: str, members: Sequence[Member], store: Store
     ) -> Iterator[None]:
         """Show the epochs done, in whichever process: the store's names tell them."""
         total = sum(member.recipe.epochs for member in members)
@@ -88,7 +89,7 @@ class Bars:
             yield progress
 
 
-def _epochs_done(member: training.Member, store: Store) -> int:
-    if store.has(training.KIND, member.spec):
+def _epochs_done(member: Member, store: Store) -> int:
+    if store.has(KIND, member.spec):
         return member.recipe.epochs
-    return store.steps_done(training.KIND, member.spec) or 0
+    return store.steps_done(KIND, member.spec) or 0

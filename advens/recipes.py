@@ -5,11 +5,14 @@ A row of a table is a composition of parts, written `"bagging"` or
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, get_args
+
+import keras
 
 from advens import models, paper
 from advens.defenses import Adversarial, Distillation, Formula
+from advens.store import Spec, digest
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
@@ -43,6 +46,55 @@ class Recipe:
     noise_std: float = 0.0
     adversarial: Adversarial | None = None
     distillation: Distillation | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A network to be trained or trained: what determines its weights.
+
+    Attributes:
+        recipe: how it is trained.
+        seed: of its initial weights, dropout masks, training set and order of batches.
+        train_checksum: of the training part of the data, see `Dataset.checksums`.
+    """
+
+    recipe: Recipe
+    seed: int
+    train_checksum: str
+
+    @property
+    def spec(self) -> Spec:
+        """What the store addresses it by. A new option of None changes no address."""
+        recipe = dataclasses.asdict(self.recipe)
+        return {
+            "recipe": {k: v for k, v in recipe.items() if v is not None},
+            "seed": self.seed,
+            "train": self.train_checksum,
+            "backend": keras.backend.backend(),
+        }
+
+    @property
+    def digest(self) -> str:
+        """The name of its artefact."""
+        return digest(self.spec)
+
+    @property
+    def teacher(self) -> "Member | None":
+        """The member that its labels come from, if it is distilled.
+
+        It has the same seed, and so the same training set.
+        """
+        if self.recipe.distillation is None:
+            return None
+        return dataclasses.replace(
+            self, recipe=dataclasses.replace(self.recipe, distillation=None)
+        )
+
+
+def with_teachers(members: Sequence[Member]) -> list[Member]:
+    """Return the members behind the teachers of those that are distilled."""
+    teachers = [member.teacher for member in members if member.teacher]
+    return [*teachers, *members]
 
 
 @dataclasses.dataclass(frozen=True)

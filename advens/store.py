@@ -10,7 +10,6 @@ root at the same time: the worst that can happen is that one thing is made twice
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -21,26 +20,20 @@ import time
 import uuid
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from advens.files import TEMPORARY, atomic, explained
 
 SCHEMA = 1  # Raise it when the meaning of an artefact changes.
 
 Spec = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
-# Nobody else's files end so: old ones are removed without asking.
-_TEMPORARY = ".advens-partial"
 _STALE_SECONDS = 24 * 60 * 60
-
-_ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow access to it"),
-    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "Move the file that is in its way"),
-}
 
 
 class DamagedArtefactWarning(UserWarning):
@@ -67,31 +60,6 @@ def digest(spec: Spec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when it is whole, or never.
-
-    Its directory is made if absent.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as handle:
-                yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise _explained(error, "write", path) from error
-
-
 class Store:
     """Artefacts in a directory, each a file `root/kind/<digest>.npz`.
 
@@ -108,7 +76,7 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
-        probe = self.root / f"probe.{uuid.uuid4().hex}{_TEMPORARY}"
+        probe = self.root / f"probe.{uuid.uuid4().hex}{TEMPORARY}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             try:
@@ -119,8 +87,8 @@ class Store:
             finally:
                 probe.unlink(missing_ok=True)
         except OSError as error:
-            raise _explained(error, "write to the store", self.root) from error
-        for pattern in (f"*{_TEMPORARY}", f"*/*{_TEMPORARY}"):
+            raise explained(error, "write to the store", self.root) from error
+        for pattern in (f"*{TEMPORARY}", f"*/*{TEMPORARY}"):
             for path in self.root.glob(pattern):
                 with contextlib.suppress(OSError):  # gone already, or not ours
                     if path.stat().st_mtime < time.time() - _STALE_SECONDS:
@@ -231,7 +199,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _explained(error, "read", path) from error
+            raise explained(error, "read", path) from error
         try:
             arrays = _unpack(data)
             label = arrays.pop("spec", np.array(None)).tolist()
@@ -305,13 +273,3 @@ def _has_string_keys(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(k, str) and _has_string_keys(v) for k, v in value.items())
     return not isinstance(value, list | tuple) or all(map(_has_string_keys, value))
-
-
-def _explained(error: OSError, action: str, path: Path) -> OSError:
-    """Return the same kind of error in one line that says what to do."""
-    code = error.errno or errno.EIO
-    cause = error.strerror or str(error)
-    advice = _ADVICE.get(code, "Mend it")
-    return OSError(
-        code, f"Cannot {action} {path}: {cause}. {advice} or use another directory"
-    )

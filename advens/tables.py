@@ -12,8 +12,8 @@ import pandas as pd
 from rich.table import Table
 
 from advens import paper, recipes
+from advens.files import atomic
 from advens.statistics import wilson_interval
-from advens.store import atomic
 
 TABLE2_COLUMNS: Final = {
     "no_attack_single": "no attack, mean of the members",
@@ -66,15 +66,16 @@ class Cell:
     @property
     def paper(self) -> float | None:
         """What the paper's Table 2 or 4 has here."""
+        values: tuple[float, ...] | None
         if self.column in paper.TABLE2_COLUMNS:
-            index = paper.TABLE2_COLUMNS.index(self.column)
+            columns = paper.TABLE2_COLUMNS
             values = paper.TABLE2.get(self.dataset, {}).get((self.attack, self.row))
-        elif self.column in paper.TABLE4_COLUMNS:
-            index = paper.TABLE4_COLUMNS.index(self.column)
-            values = paper.TABLE4.get(self.dataset, {}).get(self.row)
         else:
+            columns = paper.TABLE4_COLUMNS
+            values = paper.TABLE4.get(self.dataset, {}).get(self.row)
+        if values is None or self.column not in columns:
             return None
-        return values and values[index]
+        return values[columns.index(self.column)]
 
 
 def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -108,8 +109,9 @@ def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def wide(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return the paper's layout: Table 2 has a row an attack and method, Table 4 a row
-    a method.
+    """Return the paper's layout.
+
+    Table 2 has a row an attack and method, Table 4 a row a method.
     """
     frame = tidy(cells)
     names = ["method"] if _is_table4(cells) else ["attack", "method"]

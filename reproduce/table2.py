@@ -8,20 +8,24 @@ from absl import flags
 
 from reproduce import common
 
-METHODS = ("rand_ini", "mix_mod", "bagging", "gauss_noise")
-_METHODS = flags.DEFINE_list("methods", list(METHODS), f"Rows, of {METHODS}.")
+METHODS = ["rand_ini", "mix_mod", "bagging", "gauss_noise"]
+_METHODS = flags.DEFINE_list("methods", METHODS, f"Rows, of {','.join(METHODS)}.")
 
 
 def table2() -> None:
     """Train, attack, write and print."""
-    methods = common.choices("methods", _METHODS.value, METHODS)
-    run = common.make_run()
+    methods = [method for method in METHODS if method in _METHODS.value]
+    if not methods or set(_METHODS.value) - set(methods):
+        raise ValueError(
+            f"`methods` must be some of {','.join(METHODS)}. "
+            f"Received: methods={','.join(_METHODS.value)}"
+        )
 
     from advens import experiments, tables
 
-    common.publish(
-        "table2", run, experiments.table2(run, methods), tables.TABLE2_COLUMNS
-    )
+    run = common.make_run()
+    cells = experiments.table2(run, methods)
+    common.publish("table2", run, cells, tables.TABLE2_COLUMNS)
 
 
 if __name__ == "__main__":

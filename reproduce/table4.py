@@ -8,12 +8,12 @@ from absl import flags
 
 from reproduce import common
 
-ROWS = "bagging,adv_train,def_dist,bagging+adv_train,bagging+def_dist"
+ROWS = ["bagging", "adv_train", "def_dist", "bagging+adv_train", "bagging+def_dist"]
 _ROWS = flags.DEFINE_list(
     "rows",
     ROWS,
-    "Rows: one or more of rand_ini, mix_mod, bagging, gauss_noise, adv_train, def_dist, "
-    "joined by +. A row with neither of the first four is of single networks.",
+    "Rows: one or more of rand_ini, mix_mod, bagging, gauss_noise, adv_train and "
+    "def_dist, joined by +. Without one of the first four it is of single networks.",
 )
 _NUM_SINGLES = flags.DEFINE_integer(
     "num_singles", 1, "Networks behind a row of single networks."
@@ -25,7 +25,7 @@ flags.DEFINE_enum(
     "distillation",
     "printed",
     ["printed", "papernot"],
-    "Smoothed labels: softmax of the teacher's probabilities over T, as the paper prints "
+    "Smoothed labels: softmax of the teacher's probabilities over T, as the paper has "
     "it, or of its logits over T.",
 )
 

@@ -212,6 +212,7 @@ def test_weights_are_counted_once(linear):
     assert len({id(v) for v in ensemble.variables}) == len(ensemble.variables) == 6
     assert len(ensemble.trainable_variables) == len(ensemble.weights) == 6
     assert ensemble.count_params() == 3 * (4 * 3 + 3)
+    assert ensemble.layers == list(ensemble)
     assert len(Ensemble([ensemble[0]] * 2).weights) == 2
 
 

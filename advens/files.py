@@ -1,0 +1,53 @@
+"""Files that appear whole or not at all, and errors that say what to do."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+# Nobody else's files end so: old ones are removed without asking.
+TEMPORARY: Final = ".advens-partial"
+
+_ADVICE: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow access to it"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "Move the file that is in its way"),
+}
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when it is whole, or never.
+
+    Its directory is made if absent.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, "write", path) from error
+
+
+def explained(error: OSError, action: str, path: Path) -> OSError:
+    """Return the same kind of error in one line that says what to do."""
+    code = error.errno or errno.EIO
+    cause = error.strerror or str(error)
+    advice = _ADVICE.get(code, "Mend it")
+    return OSError(
+        code, f"Cannot {action} {path}: {cause}. {advice} or use another directory"
+    )

@@ -1,0 +1,195 @@
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from advens import attacks, evaluation
+from advens.attacks import Attack
+from advens.ensemble import Ensemble
+from advens.evaluation import Outcomes, Threat, evaluate, stored_outcomes
+from advens.store import Store
+
+ATTACKS = (Attack("FGSM", 0.2, 0.2, 1), Attack("BIM", 0.2, 0.05, 4))
+THREATS = (
+    Threat("member", 1),
+    Threat("mean_member"),
+    Threat("mean_member", labels="repredicted"),
+    Threat("mean_member", labels="predicted", loss="clipped"),
+    Threat("ensemble"),
+)
+NUM_IMAGES = 11
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    rng = np.random.default_rng(5)
+    members = []
+    for _ in range(3):
+        member = keras.Sequential(
+            [
+                keras.Input((4, 4, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+                keras.layers.Softmax(),
+            ]
+        )
+        member.set_weights([rng.normal(size=(16, 3)), rng.normal(size=3)])
+        members.append(member)
+    return Ensemble(members)
+
+
+@pytest.fixture(scope="module")
+def images(ensemble):
+    x = np.random.default_rng(6).random((NUM_IMAGES, 4, 4, 1), np.float32)
+    # The ensemble is right on all but the last two.
+    y = np.argmax(ensemble.predict(x, verbose=0), axis=-1)
+    y[-2:] = (y[-2:] + 1) % 3
+    return x, y
+
+
+def judged(ensemble, x, y):
+    """Ask each model itself, the slow way."""
+    rights = [
+        np.argmax(model.predict(x, verbose=0), axis=-1) == y
+        for model in (*ensemble.members, ensemble)
+    ]
+    return np.stack(rights[:-1]), rights[-1]
+
+
+def assert_same(left, right):
+    for a, b in zip(left, right, strict=True):
+        for field in Outcomes._fields:
+            assert_array_equal(getattr(a, field), getattr(b, field))
+
+
+def test_without_attack(ensemble, images):
+    [outcomes] = evaluate(ensemble, *images)
+    members, votes = judged(ensemble, *images)
+    assert_array_equal(outcomes.members, members)
+    assert_array_equal(outcomes.ensemble, votes)
+    assert_array_equal(outcomes.ensemble, np.arange(NUM_IMAGES) < NUM_IMAGES - 2)
+    assert not outcomes.zero_gradient.any()
+
+
+@pytest.mark.parametrize("threat", THREATS)
+def test_attacked_images_are_judged(ensemble, images, threat):
+    x, y = images
+    crafted = attacks.craft(threat.of(ensemble), x, y, ATTACKS)
+    found = evaluate(ensemble, x, y, threat=threat, attacks=ATTACKS)
+    for outcomes, adversarial in zip(found, crafted, strict=True):
+        x_adv = keras.ops.convert_to_numpy(adversarial.x_adv)
+        members, votes = judged(ensemble, x_adv, y)
+        assert_array_equal(outcomes.members, members)
+        assert_array_equal(outcomes.ensemble, votes)
+        zero = keras.ops.convert_to_numpy(adversarial.zero_gradient)
+        assert_array_equal(outcomes.zero_gradient, zero)
+    # The attack does something, or this test would prove little.
+    assert found[0].ensemble.mean() < evaluate(ensemble, x, y)[0].ensemble.mean()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 11, 500])
+def test_any_batch_size_gives_the_same(ensemble, images, batch_size):
+    options = {"threat": Threat("mean_member"), "attacks": ATTACKS}
+    assert_same(
+        evaluate(ensemble, *images, **options, batch_size=batch_size),
+        evaluate(ensemble, *images, **options, batch_size=2),
+    )
+
+
+def test_zero_gradients_are_counted(images):
+    dead = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    dead.set_weights([np.zeros((16, 3)), np.zeros(3)])
+    [outcomes] = evaluate(
+        Ensemble([dead]), *images, threat=Threat("ensemble"), attacks=ATTACKS[:1]
+    )
+    assert outcomes.zero_gradient.all()
+
+
+def test_new_weights_are_seen_by_what_was_compiled(ensemble, images):
+    options = {"threat": Threat("ensemble"), "attacks": ATTACKS}
+    before = evaluate(ensemble, *images, **options)
+    kept = ensemble.get_weights()
+    ensemble.set_weights([-w for w in kept])
+    changed = evaluate(ensemble, *images, **options)
+    ensemble.set_weights(kept)
+    assert (changed[0].members != before[0].members).any()
+    assert_same(evaluate(ensemble, *images, **options), before)
+
+
+def test_stored_outcomes_are_computed_once(tmp_path, ensemble, images):
+    store, calls = Store(tmp_path), []
+    options = {"threat": THREATS[0], "attacks": ATTACKS}
+
+    def load():
+        calls.append(1)
+        return ensemble
+
+    first = stored_outcomes(store, {"a": 1}, load, *images, **options)
+    again = stored_outcomes(store, {"a": 1}, load, *images, **options)
+    assert len(calls) == 1
+    assert_same(first, evaluate(ensemble, *images, **options))
+    assert_same(again, first)
+    # Another ensemble, threat or attack is another artefact.
+    stored_outcomes(store, {"a": 2}, load, *images, **options)
+    stored_outcomes(store, {"a": 1}, load, *images)
+    options["attacks"] = ATTACKS[:1]
+    stored_outcomes(store, {"a": 1}, load, *images, **options)
+    assert len(calls) == 4
+
+
+def test_interrupted_attack_goes_on(tmp_path, ensemble, images, monkeypatch):
+    monkeypatch.setattr(evaluation, "_CHECKPOINT_SECONDS", -1)
+    options = {"threat": THREATS[1], "attacks": ATTACKS, "batch_size": 2}
+    store, seen = Store(tmp_path), []
+
+    def stop(count):
+        seen.append(count)
+        if sum(seen) >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stored_outcomes(store, {}, lambda: ensemble, *images, **options, on_images=stop)
+    seen.clear()
+    found = stored_outcomes(
+        store, {}, lambda: ensemble, *images, **options, on_images=seen.append
+    )
+    # The batch in flight is lost; those before it are not attacked again.
+    assert seen[0] == 4
+    assert sum(seen) == NUM_IMAGES
+    assert_same(found, evaluate(ensemble, *images, **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threat": Threat("ensemble")}, "both or neither"),
+        ({"attacks": ATTACKS}, "both or neither"),
+        ({"batch_size": 0}, "`batch_size` must be >= 1"),
+    ],
+)
+def test_bad_options(ensemble, images, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(ensemble, *images, **options)
+
+
+def test_labels_must_fit(ensemble, images):
+    x, y = images
+    with pytest.raises(ValueError, match="11 images, 10 labels"):
+        evaluate(ensemble, x, y[1:])
+    with pytest.raises(ValueError, match="0 images, 0 labels"):
+        evaluate(ensemble, x[:0], y[:0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("both",), "`gradient` must be one of"),
+        (("member",), "`index` must be given"),
+        (("ensemble", 0), "`index` must be given"),
+    ],
+)
+def test_bad_threats(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Threat(*arguments)

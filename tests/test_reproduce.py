@@ -1,0 +1,176 @@
+"""The scripts, as a user calls them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from absl.testing import flagsaver
+
+from reproduce import common, shared_flags, table2, table4
+
+SCRIPTS = Path(table2.__file__).parent
+REDUCED = ("--num_members=2", "--epochs=1", "--train_images=128", "--test_images=20")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ADVENS_DATA_DIR"}
+
+
+def call(function, *arguments):
+    with flagsaver.flagsaver():
+        shared_flags.FLAGS(["script", *arguments])
+        function()
+
+
+def start(script, *arguments, cwd, **options):
+    command = [sys.executable, SCRIPTS / f"{script}.py", *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, text=True, stdout=-1, stderr=-1, **options
+    )
+
+
+def test_table2_writes_and_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call(table2.table2, *REDUCED, "--methods=bagging,rand_ini")
+    printed = capsys.readouterr().out
+    frame = pd.read_csv("results/table2_digits.csv")
+    assert list(frame.columns) == [
+        *("attack", "method", "no_attack_single", "no_attack_ensemble"),
+        *("grad1_single", "grad1_ensemble", "grad2_ensemble"),
+        *("grad2_ensemble_repredicted", "ensemble_gradient"),
+    ]
+    assert list(frame["method"]) == ["Rand. Ini.", "Bagging"] * 2
+    assert f"{frame['grad1_single'][0]:.4f}" in printed
+    assert "Table 2 on digits (epochs=1, num_members=2, train_images=128" in printed
+    assert "grad1_single: each member under its own gradient" in printed
+    cells = pd.read_csv("results/table2_digits_cells.csv")
+    assert len(cells) == 4 * 7
+    record = json.loads(Path("results/table2_digits.json").read_text())
+    assert record["configuration"]["num_members"] == 2
+    assert len(record["seeds"]["members"]) == 2
+    assert record["versions"]["keras"]
+    assert record["hardware"]["cores"] >= 1
+    assert set(record["data"]["sha256"]) == {"train", "test"}
+    assert "train bagging" in record["seconds_per_stage"]
+    assert len(record["differs_from_the_paper"]) == 4
+    assert not [key for key in record["configuration"] if "verbosity" in key]
+
+
+def test_table4_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "--rows=adv_train,gauss_noise+def_dist"
+    call(table4.table4, *REDUCED, rows, "--rho=0.25", "--distillation=papernot")
+    frame = pd.read_csv("results/table4_digits.csv")
+    assert list(frame.columns) == [
+        *("method", "no_attack", "fgsm", "bim", "bim_repredicted"),
+        *("fgsm_ensemble_gradient", "bim_ensemble_gradient"),
+    ]
+    assert list(frame["method"]) == ["Adv. Train.", "Gauss Noise + Def. Dist."]
+    assert "rho=0.25, distillation=papernot" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("function", "flag", "message"),
+    [
+        (table2.table2, "--methods=rand_ini,boosting", "`methods` must be some of"),
+        (table2.table2, "--methods=", "`methods` must be some of"),
+        (table2.table2, "--num_members=0", "`num_members` must be >= 1"),
+        (table2.table2, "--epochs=0", "`epochs` must be >= 1"),
+        (table2.table2, "--test_images=361", "must be in 1..360"),
+        (table2.table2, "--fgsm_eps=-0.1", "`eps` must be >= 0. Received: eps=-0.1"),
+        (table2.table2, "--noise_std=nan", "`noise_std` must be >= 0"),
+        (table2.table2, "--optimizer=adm", "name of a Keras optimizer"),
+        (table2.table2, "--work_dir=occupied", "Cannot write to the store"),
+        (table2.table2, "--out_dir=occupied", "`out_dir` must be a directory"),
+        (table2.table2, "--data_dir=missing", "must be an existing directory"),
+        (table4.table4, "--rows=bagging+boosting", "Received: row='boosting'"),
+        (table4.table4, "--rho=1.5", r"`rho` must be in \[0, 1\]"),
+        (table4.table4, "--num_singles=0", "`num_singles` must be >= 1"),
+    ],
+)
+def test_bad_flags_are_found_before_any_training(
+    tmp_path, monkeypatch, function, flag, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("occupied").touch()
+    monkeypatch.setattr("advens.training.fit_members", None)
+    with pytest.raises((ValueError, OSError), match=message):
+        call(function, flag)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--dataset=svhn", "flag --dataset=svhn: value should be one of"),
+        ("--epochs=ten", "flag --epochs=ten"),
+        ("--epoch=1", "Unknown command line flag 'epoch'"),
+        ("mnist", "arguments must be flags, as --name=value. Received: ['mnist']"),
+        ("--methods=none", "`methods` must be some of rand_ini,mix_mod"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, flag, message):
+    process = start("table2", flag, cwd=tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_help_needs_no_backend(tmp_path):
+    code = (
+        "import sys, runpy; sys.argv = ['table2.py', '--help']\n"
+        "try: runpy.run_path(sys.argv.pop(0) and PATH, run_name='__main__')\n"
+        "except SystemExit: print({'keras', 'pandas', 'rich'} & set(sys.modules))"
+    ).replace("PATH", repr(str(SCRIPTS / "table2.py")))
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True
+    )
+    assert ran.stdout.endswith("set()\n"), ran.stderr
+
+
+def test_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["table2.py"])
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as error:
+        common.main(interrupted)
+    assert error.value.code == 1
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_killed_run_ends_as_an_undisturbed_one(tmp_path):
+    arguments = (
+        "--methods=bagging",
+        "--num_members=2",
+        "--epochs=3",
+        "--test_images=20",
+    )
+    process = start("table2", *arguments, cwd=tmp_path)
+    members = tmp_path / "advens-work" / "member"
+    for _ in range(3000):
+        # The second member is under way.
+        done = [p.name for p in members.glob("*.npz")]
+        if len(done) == 2 and any("step" in name for name in done):
+            break
+        time.sleep(0.02)
+        assert process.poll() is None, process.communicate()[1]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "results").exists() or not any(
+        (tmp_path / "results").iterdir()
+    )
+    other = tmp_path / "undisturbed"
+    other.mkdir()
+    for cwd in (tmp_path, other):
+        process = start("table2", *arguments, cwd=cwd)
+        assert process.communicate()[0]
+        assert process.returncode == 0
+    for name in ("table2_digits.csv", "table2_digits_cells.csv"):
+        killed, whole = (path / "results" / name for path in (tmp_path, other))
+        assert killed.read_bytes() == whole.read_bytes()

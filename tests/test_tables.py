@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from rich.console import Console
+
+from advens import paper, tables
+from advens.tables import Cell
+
+
+def bits(*strings):
+    return np.array([[c == "1" for c in s] for s in strings])
+
+
+def table2_cells():
+    return [
+        Cell("mnist", "FGSM", "bagging", "no_attack_single", bits("1111", "1110")),
+        Cell(
+            *("mnist", "FGSM", "bagging", "grad1_single"),
+            bits("1000", "1100"),
+            bits("0000", "0001"),
+        ),
+        Cell("mnist", "BIM", "bagging", "no_attack_single", bits("1111", "1110")),
+        Cell("mnist", "BIM", "bagging", "grad1_single", bits("0000", "0001")),
+    ]
+
+
+def table4_cells(dataset="mnist"):
+    """Our values are the paper's: so are the marks."""
+    return [
+        Cell(
+            *(dataset, "none", row, column),
+            np.arange(10_000)[None] < round(value * 10_000),
+        )
+        for row, values in paper.TABLE4[dataset].items()
+        for column, value in zip(paper.TABLE4_COLUMNS, values, strict=True)
+    ]
+
+
+def printed(table):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def test_tidy():
+    frame = tables.tidy(table2_cells())
+    assert_allclose(frame["accuracy"], [7 / 8, 3 / 8, 7 / 8, 1 / 8], rtol=1e-12)
+    assert_allclose(frame["lowest_member"], [0.75, 0.25, 0.75, 0], rtol=1e-12)
+    assert_allclose(frame["highest_member"], [1, 0.5, 1, 0.25], rtol=1e-12)
+    assert_allclose(frame["paper"], [0.9900, 0.4045, 0.9900, 0.1110], rtol=1e-12)
+    assert_allclose(frame["difference"], frame["accuracy"] - frame["paper"], rtol=1e-9)
+    assert_allclose(frame["zero_gradient_share"], [np.nan, 1 / 8, np.nan, np.nan])
+    assert set(frame["method"]) == {"Bagging"}
+    assert set(frame["num_images"]) == {4}
+    assert set(frame["num_members"]) == {2}
+    # Wilson's interval of 3/8 * 4 = 1.5 right of 4.
+    p, n, z = 3 / 8, 4, 1.959964
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert_allclose(frame["wilson_low"][1], middle - half, rtol=1e-6)
+    assert_allclose(frame["wilson_high"][1], middle + half, rtol=1e-6)
+
+
+def test_paper_values_are_looked_up():
+    cell = Cell("cifar10", "BIM", "gauss_noise", "grad2_ensemble", bits("1"))
+    assert cell.paper == 0.7277
+    assert Cell("digits", "BIM", "bagging", "grad2_ensemble", bits("1")).paper is None
+    assert Cell("mnist", "BIM", "bagging", "ensemble_gradient", bits("1")).paper is None
+    assert Cell("mnist", "BIM", "bagging+adv_train", "bim", bits("1")).paper == 0.9840
+    assert Cell("mnist", "BIM", "mix_mod+adv_train", "bim", bits("1")).paper is None
+
+
+def test_wide_has_the_papers_layout(tmp_path):
+    paths = tables.write(table2_cells(), {"seed": 3}, out_dir=tmp_path, name="t")
+    text = (tmp_path / "t.csv").read_text().splitlines()
+    assert text == [
+        "attack,method,no_attack_single,grad1_single",
+        "FGSM,Bagging,0.8750,0.3750",
+        "BIM,Bagging,0.8750,0.1250",
+    ]
+    assert json.loads((tmp_path / "t.json").read_text()) == {"seed": 3}
+    assert len(pd.read_csv(tmp_path / "t_cells.csv")) == 4
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    tables.write(table4_cells(), {}, out_dir=tmp_path / "new", name="t")
+    text = (tmp_path / "new" / "t.csv").read_text().splitlines()
+    assert text[:2] == ["method,no_attack,fgsm,bim", "Bagging,0.9927,0.5716,0.9233"]
+    assert text[4].startswith("Bagging + Adv. Train.,0.9927,0.8703")
+    assert len(text) == 6
+
+
+def test_outcomes_file_holds_the_cells(tmp_path):
+    cells = table2_cells()
+    tables.write(cells, {}, out_dir=tmp_path, name="t")
+    with np.load(tmp_path / "t_outcomes.npz") as arrays:
+        found = tables.unpack(dict(arrays))
+    for cell, again in zip(cells, found, strict=True):
+        for name in ("dataset", "attack", "row", "column"):
+            assert getattr(cell, name) == getattr(again, name)
+        assert_array_equal(cell.correct, again.correct)
+        assert (cell.zero_gradient is None) == (again.zero_gradient is None)
+    assert_array_equal(found[1].zero_gradient, cells[1].zero_gradient)
+    pd.testing.assert_frame_equal(tables.tidy(found), tables.tidy(cells))
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_marks_are_those_that_the_paper_prints(dataset):
+    text = printed(tables.render(table4_cells(dataset), title="T"))
+    # Table 4's asterisks, and its bold: the best of the first three rows.
+    starred = {
+        "mnist": {"0.9927", "0.8703", "0.9840"},
+        "cifar10": {"0.8415", "0.5010", "0.7166"},
+    }[dataset]
+    bold = {
+        "mnist": {"0.9927", "0.5716", "0.9233"},
+        "cifar10": {"0.8415", "0.3571", "0.7166"},
+    }[dataset]
+    words = text.replace("│", " ").split()
+    assert {word.rstrip("+*") for word in words if word.endswith("*")} == starred
+    plus = {word.rstrip("+*") for word in words if word[1:2] == "." and "+" in word}
+    assert plus == bold
+
+
+def test_table2_shows_the_paper_beneath():
+    text = printed(tables.render(table2_cells(), title="Table 2 on mnist (3 of 10)"))
+    assert "Table 2 on mnist (3 of 10)" in text
+    assert "0.3750" in text
+    assert "0.4045" in text
+    assert "*" not in text
+
+
+def test_every_column_is_explained():
+    assert list(tables.TABLE2_COLUMNS)[:5] == list(paper.TABLE2_COLUMNS)
+    assert list(tables.TABLE4_COLUMNS)[:3] == list(paper.TABLE4_COLUMNS)
+
+
+def test_failed_write_leaves_the_old_files(tmp_path):
+    tables.write(table2_cells(), {}, out_dir=tmp_path, name="t")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        tables.write(table4_cells(), {"x": object()}, out_dir=tmp_path, name="t")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
