@@ -168,8 +168,7 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
 
     The weights are read at every call: they may be assigned anew between two calls.
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         # A partial: TensorFlow would take all lambdas of a line for one function, and
@@ -177,17 +176,35 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
         return tf.function(
             functools.partial(function), jit_compile=use_xla(), autograph=False
         )
-    raise NotImplementedError(
-        f"The Keras backend must be 'tensorflow'. Received: {backend!r}"
-    )
+    _require_jax()
+    import jax
+
+    @jax.jit
+    def stateless(values: list[Any], *args: Any) -> Any:
+        with keras.StatelessScope(zip(model.variables, values, strict=True)):
+            return function(*args)
+
+    return lambda *args: stateless([v.value for v in model.variables], *args)
 
 
 def input_gradient(losses: Callable[[Any], Any], x: Any) -> Any:
     """Return the gradient by the images `x` of the sum of `losses(x)`, `(n,)`."""
-    import tensorflow as tf
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        x = tf.convert_to_tensor(x)
-        tape.watch(x)
-        loss = tf.reduce_sum(losses(x))
-    return tape.gradient(loss, x, unconnected_gradients="zero")
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            x = tf.convert_to_tensor(x)
+            tape.watch(x)
+            loss = tf.reduce_sum(losses(x))
+        return tape.gradient(loss, x, unconnected_gradients="zero")
+    _require_jax()
+    import jax
+
+    return jax.grad(lambda x: ops.sum(losses(x)))(x)
+
+
+def _require_jax() -> None:
+    if (backend := keras.backend.backend()) != "jax":
+        raise NotImplementedError(
+            f"The Keras backend must be 'tensorflow' or 'jax'. Received: {backend!r}"
+        )

@@ -4,8 +4,10 @@ Everything random here is a pure function of (member seed, size), drawn with num
 that it is the same on every backend and after every restart.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+import keras
 import numpy as np
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def batches(
     epochs: int,
     first_epoch: int = 0,
     bootstrap: bool = False,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | Iterator[tuple[np.ndarray, np.ndarray]]":
     """Build the batches of epochs `first_epoch` to `epochs - 1` of one member.
 
     An epoch has `ceil(n / batch_size)` batches; the last one may be smaller. Each epoch
@@ -89,23 +91,31 @@ def batches(
         epochs: number of the epoch after the last one.
         first_epoch: number of the first epoch.
         bootstrap: train on a bootstrap replicate instead of the data set itself.
-    """
-    import tensorflow as tf
 
+    Returns:
+        What `keras.Model.fit` takes: a `tf.data` pipeline with Keras's TensorFlow
+        backend, and a generator with any other.
+    """
     size = len(x)
     rows = bootstrap_indices(seed, size) if bootstrap else np.arange(size)
     order = np.stack(
         [rows[epoch_order(seed, epoch, size)] for epoch in range(first_epoch, epochs)]
     )
+    starts = range(0, size, batch_size)
+    if keras.backend.backend() != "tensorflow":
+        indices = (row[i : i + batch_size] for row in order for i in starts)
+        return ((x[index], y[index]) for index in indices)
+
+    import tensorflow as tf
+
     # Constants captured by the function below stay in one place, and are not copied
     # into its graph.
     images, labels, order = tf.constant(x), tf.constant(y), tf.constant(order)
-    steps = -(-size // batch_size)
 
     def batch(step: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        start = step % steps * batch_size
-        index = order[step // steps, start : start + batch_size]
+        start = step % len(starts) * batch_size
+        index = order[step // len(starts), start : start + batch_size]
         return tf.gather(images, index), tf.gather(labels, index)
 
-    dataset = tf.data.Dataset.range((epochs - first_epoch) * steps).map(batch)
+    dataset = tf.data.Dataset.range((epochs - first_epoch) * len(starts)).map(batch)
     return dataset.prefetch(2)

@@ -40,20 +40,22 @@ class Bars:
         with self._bar(f"{label}: training", total, "epochs") as progress:
             stop = threading.Event()
 
+            def update() -> None:
+                done = [_epochs_done(member, store) for member in members]
+                whole = sum(
+                    epochs == member.recipe.epochs
+                    for epochs, member in zip(done, members, strict=True)
+                )
+                progress.update(
+                    progress.task_ids[0],
+                    completed=sum(done),
+                    note=f"epochs, {whole}/{len(members)} members",
+                )
+
             def poll() -> None:
-                while True:
-                    done = [_epochs_done(member, store) for member in members]
-                    whole = sum(
-                        epochs == member.recipe.epochs
-                        for epochs, member in zip(done, members, strict=True)
-                    )
-                    progress.update(
-                        progress.task_ids[0],
-                        completed=sum(done),
-                        note=f"epochs, {whole}/{len(members)} members",
-                    )
-                    if stop.wait(_POLL_SECONDS):
-                        return
+                update()
+                while not stop.wait(_POLL_SECONDS):
+                    update()
 
             poller = threading.Thread(target=poll, daemon=True)
             poller.start()
@@ -62,6 +64,7 @@ class Bars:
             finally:
                 stop.set()
                 poller.join()
+                update()
 
     @contextlib.contextmanager
     def attacks(self, label: str, images: int) -> Iterator[Callable[[int], None]]:

@@ -199,8 +199,21 @@ def _stored_labels(member: Member, x: np.ndarray, store: Store) -> np.ndarray:
     return arrays["labels"]
 
 
-class _Trainer:
-    """A compiled network that serves one member after another."""
+class Trainer:
+    """A compiled network that serves one member after another.
+
+    Args:
+        architecture: of the network.
+        optimizer: see `Recipe`.
+        learning_rate: see `Recipe`.
+        precision: see `Recipe`.
+        adversarial: see `Recipe`.
+        distillation: see `Recipe`.
+
+    Attributes:
+        network: the network, which gives probabilities.
+        model: what to `fit`: it shares the network's weights.
+    """
 
     def __init__(
         self,
@@ -254,4 +267,4 @@ class _Trainer:
 
 
 # One is kept: members of one architecture come one after another.
-_trainer = functools.lru_cache(maxsize=1)(_Trainer)
+_trainer = functools.lru_cache(maxsize=1)(Trainer)
