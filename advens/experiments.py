@@ -61,6 +61,7 @@ class Run:
                 )
         training.make_optimizer(self.settings.optimizer, self.settings.learning_rate)
         self._ensemble: Ensemble | None = None
+        self._loaded: Sequence[Member] = ()
 
     @property
     def member_seeds(self) -> list[int]:
@@ -105,16 +106,6 @@ class Run:
             For each threat, the outcomes by the attack's name; by `"none"` without one.
         """
         start = time.monotonic()
-        loaded: list[Ensemble] = []
-
-        def ensemble() -> Ensemble:
-            if not loaded:
-                self._ensemble = training.load_ensemble(
-                    members, self.store, into=self._ensemble
-                )
-                loaded.append(self._ensemble)
-            return loaded[0]
-
         address = {
             "members": [member.digest for member in members],
             "test": self.dataset.checksums["test"],
@@ -127,7 +118,7 @@ class Run:
                 outcomes = stored_outcomes(
                     self.store,
                     address,
-                    ensemble,
+                    lambda: self._load(members),
                     self.dataset.x_test,
                     self.dataset.y_test,
                     threat=threat,
@@ -142,26 +133,36 @@ class Run:
     def deviations(self) -> list[str]:
         """Say in what this run is not the paper's, as far as numbers are concerned."""
         name = self.settings.dataset
-        usual = {
-            **dataclasses.asdict(Settings(name)),
-            "num_members": paper.NUM_MEMBERS,
-            "attacks": [dataclasses.asdict(a) for a in paper_attacks(name)],
-        }
-        ours = {
-            **dataclasses.asdict(self.settings),
-            "num_members": self.num_members,
-            "attacks": [dataclasses.asdict(a) for a in self.attacks],
-        }
-        found = [f"{k}={ours[k]}" for k in usual if ours[k] != usual[k]]
+        usual = _numbers(Settings(name), paper.NUM_MEMBERS, paper_attacks(name))
+        ours = _numbers(self.settings, self.num_members, self.attacks)
+        found = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
         for part, size in zip(("train", "test"), paper.NUM_IMAGES[name], strict=True):
             count = len(getattr(self.dataset, f"y_{part}"))
             if count != size:
                 found.append(f"{part}_images={count} of {size}")
         return found
 
+    def _load(self, members: Sequence[Member]) -> Ensemble:
+        if self._ensemble is None or self._loaded != members:
+            self._ensemble = training.load_ensemble(
+                members, self.store, into=self._ensemble
+            )
+            self._loaded = members
+        return self._ensemble
+
     def _took(self, stage: str, start: float) -> None:
         seconds = self.seconds.get(stage, 0) + time.monotonic() - start
         self.seconds[stage] = round(seconds, 1)
+
+
+def _numbers(
+    settings: Settings, num_members: int, attacks: Sequence[Attack]
+) -> dict[str, Any]:
+    numbers = {**dataclasses.asdict(settings), "num_members": num_members}
+    for attack in attacks:
+        for name, value in dataclasses.asdict(attack).items():
+            numbers[f"{attack.name} {name}"] = value
+    return numbers
 
 
 def paper_attacks(dataset: str, *, box: bool = False, **changes: Any) -> list[Attack]:
