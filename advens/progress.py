@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -74,8 +75,9 @@ class Bars:
 
     @contextlib.contextmanager
     def _bar(self, description: str, total: int, note: str) -> Iterator[Progress]:
-        from rich.console import Console
-
+        # Wide enough for all columns also where there is no terminal.
+        console = Console(stderr=True)
+        console.width = max(100, console.width)
         with Progress(
             TextColumn("{task.description:<24}"),
             BarColumn(),
@@ -84,7 +86,7 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             speed_estimate_period=600,  # an epoch can take minutes
             disable=not self._show,
         ) as progress:

@@ -5,7 +5,9 @@ A member is an artefact of the store. It is trained once, whatever table asks fo
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import joblib
@@ -123,7 +125,7 @@ def be_deterministic() -> None:
 
 
 def _fit_in_worker(
-    member: Member, x: np.ndarray, y: np.ndarray, root: str, threads: int
+    member: Member, x: np.ndarray, y: np.ndarray, root: Path, threads: int
 ) -> None:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -132,10 +134,24 @@ def _fit_in_worker(
         if tf.config.threading.get_intra_op_parallelism_threads() != threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-    _fit(member, x, y, Store(root))
+    run = os.getppid()
+
+    def stop_if_orphaned() -> None:
+        # The run was killed: started again, it trains this member itself.
+        if os.getppid() != run:
+            os._exit(1)
+
+    _fit(member, x, y, Store(root), after_epoch=stop_if_orphaned)
 
 
-def _fit(member: Member, x: np.ndarray, y: np.ndarray, store: Store) -> None:
+def _fit(
+    member: Member,
+    x: np.ndarray,
+    y: np.ndarray,
+    store: Store,
+    *,
+    after_epoch: Callable[[], None] = lambda: None,
+) -> None:
     recipe = member.recipe
     if recipe.noise_std:
         noise_std = recipe.noise_std
@@ -171,6 +187,7 @@ def _fit(member: Member, x: np.ndarray, y: np.ndarray, store: Store) -> None:
 
         def save(epoch: int, logs: Any) -> None:
             store.save_checkpoint(KIND, member.spec, epoch + 1, trainer.state())
+            after_epoch()
 
         trainer.model.fit(
             batches,
