@@ -15,7 +15,7 @@ from advens.ensemble import Ensemble
 from advens.evaluation import Outcomes, Threat, stored_outcomes
 from advens.pipelines import member_seeds
 from advens.progress import Bars
-from advens.recipes import Member, Settings, with_teachers
+from advens.recipes import Member, Settings, teachers
 from advens.store import Store
 from advens.tables import Cell
 
@@ -84,7 +84,7 @@ class Run:
     def train(self, row: str, members: Sequence[Member]) -> None:
         """Train what the store lacks of the members of a row."""
         start = time.monotonic()
-        shown = with_teachers(members)
+        shown = [*teachers(members), *members]
         with self.bars.training(recipes.label(row), shown, self.store):
             training.fit_members(members, self.dataset, self.store, n_jobs=self.n_jobs)
         self._took(f"train {row}", start)

@@ -91,10 +91,9 @@ class Member:
         )
 
 
-def with_teachers(members: Sequence[Member]) -> list[Member]:
-    """Return the members behind the teachers of those that are distilled."""
-    teachers = [member.teacher for member in members if member.teacher]
-    return [*teachers, *members]
+def teachers(members: Sequence[Member]) -> list[Member]:
+    """Return the teachers of those members that are distilled."""
+    return [member.teacher for member in members if member.teacher]
 
 
 @dataclasses.dataclass(frozen=True)

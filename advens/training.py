@@ -19,7 +19,7 @@ from advens.datasets import Dataset
 from advens.defenses import Adversarial, Distillation
 from advens.ensemble import Ensemble, logits_model
 from advens.gradients import use_xla
-from advens.recipes import Member, with_teachers
+from advens.recipes import Member, teachers
 from advens.store import Store
 
 KIND: Final = "member"
@@ -57,9 +57,11 @@ def fit_members(
             `joblib.parallel_config` can put another joblib backend, such as a Dask
             cluster that shares the store's directory, in their place.
     """
-    if teachers := with_teachers(members)[: -len(members)]:
-        fit_members(teachers, dataset, store, n_jobs=n_jobs)
-    missing = [m for m in members if store.load(KIND, m.spec) is None]
+    if first := teachers(members):
+        fit_members(first, dataset, store, n_jobs=n_jobs)
+    # Each once, if several rows share it.
+    asked = dict.fromkeys(members)
+    missing = [m for m in asked if store.load(KIND, m.spec) is None]
     if n_jobs == 1 or len(missing) < 2:
         for member in missing:
             fit_member(member, dataset, store)
@@ -256,8 +258,12 @@ class Trainer:
             self.model = defenses.AdversarialTraining(
                 self.model, **dataclasses.asdict(adversarial), outputs="logits"
             )
+        scaled = make_optimizer(optimizer, learning_rate)
+        if precision == "mixed_float16":
+            # Keras does so itself only where the whole model has that policy.
+            scaled = keras.optimizers.LossScaleOptimizer(scaled)
         self.model.compile(
-            optimizer=make_optimizer(optimizer, learning_rate),
+            optimizer=scaled,
             loss=loss,
             jit_compile=use_xla(),
         )

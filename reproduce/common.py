@@ -1,5 +1,6 @@
 """What the scripts share: the run that the flags describe, errors in one line."""
 
+import dataclasses
 import os
 import sys
 import tempfile
@@ -90,7 +91,9 @@ def publish(
 
     deviations = run.deviations()
     record = manifest(
-        configuration=all_values(),
+        flags=all_values(),
+        settings=dataclasses.asdict(run.settings),
+        attacks=[dataclasses.asdict(attack) for attack in run.attacks],
         differs_from_the_paper=deviations,
         seeds={"run": run.seed, "members": run.member_seeds},
         data={"name": run.dataset.name, "sha256": run.dataset.checksums},

@@ -4,7 +4,7 @@ import pytest
 
 from advens import models, recipes
 from advens.defenses import Adversarial, Distillation
-from advens.recipes import Member, Recipe, Settings, recipe, with_teachers
+from advens.recipes import Member, Recipe, Settings, recipe, teachers
 
 # Section 4 and docs/protocol.md, points 1, 2, 8, 19 and 20, for MNIST.
 BASE = Recipe(
@@ -220,5 +220,4 @@ def test_a_teacher_is_its_student_without_distillation():
     student = member(seed=5, distillation=Distillation(), **changes)
     assert student.teacher == member(seed=5, **changes)
     assert student.teacher.teacher is None
-    found = with_teachers([member(), student, member(seed=2)])
-    assert found == [student.teacher, member(), student, member(seed=2)]
+    assert teachers([member(), student, member(seed=2)]) == [student.teacher]

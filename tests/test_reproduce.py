@@ -49,14 +49,16 @@ def test_table2_writes_and_prints(tmp_path, monkeypatch, capsys):
     cells = pd.read_csv("results/table2_digits_cells.csv")
     assert len(cells) == 4 * 7
     record = json.loads(Path("results/table2_digits.json").read_text())
-    assert record["configuration"]["num_members"] == 2
+    assert record["flags"]["num_members"] == 2
+    assert record["settings"]["noise_std"] == 0.3
+    assert [attack["name"] for attack in record["attacks"]] == ["FGSM", "BIM"]
     assert len(record["seeds"]["members"]) == 2
     assert record["versions"]["keras"]
     assert record["hardware"]["cores"] >= 1
     assert set(record["data"]["sha256"]) == {"train", "test"}
     assert "train bagging" in record["seconds_per_stage"]
     assert len(record["differs_from_the_paper"]) == 4
-    assert not [key for key in record["configuration"] if "verbosity" in key]
+    assert not [key for key in record["flags"] if "verbosity" in key]
 
 
 def test_table4_writes(tmp_path, monkeypatch, capsys):
