@@ -13,11 +13,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "attacks",
+    "claims",
     "datasets",
     "defenses",
     "ensemble",
     "evaluation",
     "experiments",
+    "figures",
     "files",
     "gradients",
     "manifest",

@@ -1,4 +1,12 @@
-"""Intervals and tests over per-image outcomes."""
+"""Intervals and tests over per-image outcomes.
+
+The networks are taken as they are: an interval or a p-value speaks of further images,
+not of further training.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
 
 
 def wilson_interval(
@@ -36,3 +44,97 @@ def wilson_interval(
     )
     # Rounding alone can carry the bounds of 0 and 1 out of [0, 1].
     return max(0.0, float(low)), min(1.0, float(high))
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the exact two-sided p-value of two classifiers being equally accurate.
+
+    McNemar 1947, "Note on the sampling error of the difference between correlated
+    proportions or percentages", Psychometrika 12(2). If they are, each image on which
+    just one is right is that one's with probability 1/2: with `i` and `j` such images,
+    `p = min(1, 2 P(X <= min(i, j)))`, `X ~ Binomial(i + j, 1/2)`.
+
+    Args:
+        a: `(n,)` bool, the first one's right answers.
+        b: `(n,)` bool, the second one's to the same images.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    return float(mcnemar([[0, (a & ~b).sum()], [(b & ~a).sum(), 0]]).pvalue)
+
+
+def paired_test(a: np.ndarray, b: np.ndarray, *, margin: float = 0.0) -> float:
+    """Return the two-sided p-value of `a` being more accurate than `b` by `margin`.
+
+    `mcnemar` where it applies: one run each, no margin. Elsewhere an image counts once,
+    by the share of the runs that are right, since the runs' answers to one image are
+    not independent; then the mean difference of the shares, which is what the tables
+    show, is tested (Wilcoxon's ranks would test another quantity). It is Wald's z-test
+    with the adjustment of Bonett and Price 2012, "Adjusted Wald confidence interval for
+    a difference of binomial proportions based on paired data", JEBS 37(4): of two
+    images more, one is `a`'s and one is `b`'s. With `d` the differences then,
+    `z = (mean(d) - margin) / sqrt(var(d) / (n + 2))`.
+
+    Args:
+        a: `(k, n)` bool, right answers of k runs to n images.
+        b: `(m, n)` bool, right answers of m runs to the same images.
+        margin: in [-1, 1].
+    """
+    _check_answers(a)
+    _check_answers(b)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(
+            "`a` and `b` must be answers to the same images. "
+            f"Received: {a.shape[1]} and {b.shape[1]} images"
+        )
+    if len(a) == len(b) == 1 and margin == 0:
+        return mcnemar(a[0], b[0])
+    from scipy.stats import norm
+
+    d = np.append(a.mean(axis=0) - b.mean(axis=0), [1, -1])
+    return float(2 * norm.sf(abs(d.mean() - margin) / np.sqrt(d.var() / len(d))))
+
+
+def level_test(a: np.ndarray, level: float) -> float:
+    """Return the two-sided p-value of an accuracy being `level`.
+
+    The score test, of which `wilson_interval` is the inverse:
+    `z = (p - level) / sqrt(level (1 - level) / n)`. The share of right runs on an image
+    varies no more than one run's answer does, so that with several runs the test errs
+    on the safe side.
+
+    Args:
+        a: `(k, n)` bool, right answers of k runs to n images.
+        level: in (0, 1).
+    """
+    _check_answers(a)
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be in (0, 1). Received: level={level}")
+    from statsmodels.stats.proportion import proportions_ztest
+
+    n = a.shape[1]
+    return float(proportions_ztest(a.mean() * n, n, level, prop_var=level)[1])
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return the p-values adjusted for being many.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6(2): the i-th smallest of m is multiplied by `m - i + 1`, and
+    none is below a smaller one's, nor above 1. To reject what is below alpha then makes
+    a false rejection, one or more, with probability alpha at most.
+
+    Args:
+        p_values: one or more, in [0, 1].
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p_values, method="holm")[1]
+
+
+def _check_answers(a: np.ndarray) -> None:
+    if a.ndim != 2 or not a.size or a.dtype != bool:
+        raise ValueError(
+            "Answers must be a bool array of shape (runs, images), not empty. "
+            f"Received: {a.dtype}, shape {a.shape}"
+        )

@@ -1,4 +1,4 @@
-"""The flags of the scripts, and their defaults: the paper's values.
+"""The flags of the scripts that train and attack; the defaults are the paper's values.
 
 A default of None stands for the paper's value for the data set.
 """

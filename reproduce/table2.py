@@ -6,8 +6,9 @@
 
 from absl import flags
 
-from reproduce import common
+from reproduce import common, runs, shared_flags
 
+flags.adopt_module_key_flags(shared_flags)  # for --help
 METHODS = ["rand_ini", "mix_mod", "bagging", "gauss_noise"]
 _METHODS = flags.DEFINE_list("methods", METHODS, f"Rows, of {','.join(METHODS)}.")
 
@@ -23,9 +24,9 @@ def table2() -> None:
 
     from advens import experiments, tables
 
-    run = common.make_run()
+    run = runs.make_run()
     cells = experiments.table2(run, methods)
-    common.publish("table2", run, cells, tables.TABLE2_COLUMNS)
+    runs.publish("table2", run, cells, tables.TABLE2_COLUMNS)
 
 
 if __name__ == "__main__":

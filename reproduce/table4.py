@@ -6,8 +6,9 @@ not trained again.
 
 from absl import flags
 
-from reproduce import common
+from reproduce import common, runs, shared_flags
 
+flags.adopt_module_key_flags(shared_flags)  # for --help
 ROWS = ["bagging", "adv_train", "def_dist", "bagging+adv_train", "bagging+def_dist"]
 _ROWS = flags.DEFINE_list(
     "rows",
@@ -37,9 +38,9 @@ def table4() -> None:
     rows = list(dict.fromkeys(_ROWS.value))
     for row in rows:
         recipes.parts(row)
-    run = common.make_run("adv_eps", "rho", "temperature", "distillation")
+    run = runs.make_run("adv_eps", "rho", "temperature", "distillation")
     cells = experiments.table4(run, rows, num_singles=_NUM_SINGLES.value)
-    common.publish("table4", run, cells, tables.TABLE4_COLUMNS)
+    runs.publish("table4", run, cells, tables.TABLE4_COLUMNS)
 
 
 if __name__ == "__main__":

@@ -171,18 +171,18 @@ def test_rho_of_one_is_plain_training_to_the_bit():
 def test_in_half_precision_with_callbacks():
     epochs = []
     seen = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: epochs.append(e))
-    stop = keras.callbacks.EarlyStopping("loss", baseline=0.0, patience=2)
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=100, patience=1)
     options = {"epochs": 9, "callbacks": [seen, stop]}
     model, weights, data = digits_fit(0.5, "mixed_bfloat16", **options)
     assert epochs == [0, 1]
     assert {w.dtype.name for w in weights} == {"float32"}
     x, y = data.x_train, data.y_train
-    x_adv = ops.convert_to_numpy(model.perturbed(x, y))
+    x_adv = ops.convert_to_numpy(model.perturbed(x.astype("float64"), y))
     assert x_adv.dtype == np.float32
     # No bfloat16 is 0.1: had the images been of that type, none of this would hold.
     up, down = x + np.float32(0.1), x - np.float32(0.1)
     assert np.all((x_adv == up) | (x_adv == down) | (x_adv == x))
-    assert np.mean(x_adv != x) > 0.5
+    assert np.mean(x_adv != x) > 0.2
 
 
 @pytest.mark.parametrize("ending", ["softmax", "untold logits"])

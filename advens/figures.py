@@ -1,0 +1,258 @@
+"""Figures 1 and 2, drawn from images and from the cells of Table 2 alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps, style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+
+from advens import paper
+from advens.files import atomic
+
+if TYPE_CHECKING:
+    from advens.attacks import Attack
+    from advens.datasets import Dataset
+
+# As the paper's Figure 2 names them; the hatched one is not in the paper.
+SERIES: Final = {
+    "grad1_single": "Grad. 1 Single",
+    "grad1_ensemble": "Grad. 1 Ensemble",
+    "grad2_ensemble": "Grad. 2 Ensemble",
+    "grad2_ensemble_repredicted": "Grad. 2 Ensemble, labels re-predicted",
+    "no_attack_single": "No Attack Single",
+    "no_attack_ensemble": "No Attack Ensemble",
+}
+_PAPER: Final = "the paper's value"
+_WHISKER: Final = "Wilson 95 % interval"
+_HALO: Final = withStroke(linewidth=1.4, foreground="white")  # seen on dark bars too
+_HATCHED: Final = "grad2_ensemble_repredicted"
+# Clear steps of lightness, to the colour-blind and in grey print too.
+_COLORS: Final = dict(
+    zip(
+        (column for column in SERIES if column != _HATCHED),
+        colormaps["viridis"]([0.0, 0.22, 0.52, 0.77, 1.0]),
+        strict=True,
+    )
+)
+
+_NAMES: Final = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
+_WIDTH: Final = 7.0  # inches: both columns of a page
+_STYLE: Final[dict[str, Any]] = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "figure.titlesize": 7,
+    "axes.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.4,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,  # TrueType, which journals ask for, instead of Type 3
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """A test image of each class, in class order, before and under an attack.
+
+    Attributes:
+        dataset: which holds the images.
+        indices: `(k,)` int, which test images; see `choose`.
+        before: `(k,)` int, the labels predicted without attack.
+        x_adv: `(k, h, w, c)` float32, the attacked images.
+        after: `(k,)` int, the labels predicted for `x_adv`.
+        attack: its settings.
+        deviations: see `experiments.Run.deviations`.
+    """
+
+    dataset: Dataset
+    indices: np.ndarray
+    before: np.ndarray
+    x_adv: np.ndarray
+    after: np.ndarray
+    attack: Attack
+    deviations: Sequence[str] = ()
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What the images lack, class by class, of being right and then fooled."""
+        names = self.dataset.class_names
+        labels = self.dataset.y_test[self.indices]
+        absent = [name for i, name in enumerate(names) if i not in labels]
+        found = [f"no test image of {name}" for name in absent]
+        for y, before, after in zip(labels, self.before, self.after, strict=True):
+            if before != y:
+                found.append(f"{names[y]} is misclassified without attack")
+            elif after == y:
+                found.append(f"{names[y]} is not fooled")
+        return found
+
+
+def choose(y: np.ndarray, right: np.ndarray, right_attacked: np.ndarray) -> np.ndarray:
+    """Return each class's first image that is classified correctly and then fooled.
+
+    Of a class without such an image, return the first that is classified correctly, or
+    else the first that is wrong under attack, or else the first.
+
+    Args:
+        y: `(n,)` int labels.
+        right: `(n,)` bool, whether each image is classified correctly.
+        right_attacked: `(n,)` bool, the same under attack.
+
+    Returns:
+        `(k,)` int indices, in the order of the classes that `y` holds.
+    """
+    rank = 2 * right.astype(int) + ~right_attacked
+    return np.array(
+        [np.argmax(np.where(y == label, rank, -1)) for label in np.unique(y)]
+    )
+
+
+@style.context(_STYLE)
+def figure1(examples: Sequence[Examples]) -> Figure:
+    """Draw two rows a data set: its images and, beneath, what the attack made of them.
+
+    Beneath an attacked image stands the class that is predicted for it. Pixels that
+    left [0, 1] are shown clipped.
+    """
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
+    figure = Figure(figsize=(_WIDTH, 1.75 * len(examples)), layout=tight)
+    parts = figure.subfigures(len(examples), squeeze=False)[:, 0]
+    for part, example in zip(parts, examples, strict=True):
+        _draw_examples(part, example)
+    return figure
+
+
+def _draw_examples(figure: SubFigure, examples: Examples) -> None:
+    dataset, attack = examples.dataset, examples.attack
+    title = (
+        f"{_NAMES[dataset.name]}, {attack.name} on a single classifier "
+        f"(ε = {attack.eps:g}, α = {attack.step_size:g}, n = {attack.num_steps})"
+    )
+    notes = ["; ".join(examples.shortfalls)]
+    figure.suptitle(_titled(title, examples.deviations, *notes, width=115))
+    axes = figure.subplots(2, dataset.num_classes, squeeze=False)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[], frame_on=False)
+    axes[0, 0].set_ylabel("original")
+    axes[1, 0].set_ylabel(attack.name)
+    for index, x_adv, after in zip(
+        examples.indices, examples.x_adv, examples.after, strict=True
+    ):
+        column = axes[:, dataset.y_test[index]]
+        for ax, x in zip(column, (dataset.x_test[index], x_adv), strict=True):
+            ax.imshow(np.clip(x, 0, 1), cmap="gray", vmin=0, vmax=1)
+        column[1].set_xlabel(dataset.class_names[after])
+
+
+@style.context(_STYLE)
+def figure2(cells: pd.DataFrame, deviations: Mapping[str, Sequence[str]]) -> Figure:
+    """Draw Table 2 as bars: a row of panels a data set, a column an attack.
+
+    Whiskers are Wilson's 95 % intervals, open circles the paper's values.
+
+    Args:
+        cells: as of `tables.tidy`, of one or more data sets. Methods and columns that
+            are missing are left out.
+        deviations: of each data set, see `experiments.Run.deviations`.
+    """
+    datasets, attacks = cells["dataset"].unique(), ("FGSM", "BIM")
+    figure = Figure(figsize=(_WIDTH, 0.5 + 2.1 * len(datasets)), layout="constrained")
+    axes = figure.subplots(len(datasets), len(attacks), sharey=True, squeeze=False)
+    for row, dataset in zip(axes, datasets, strict=True):
+        for ax, attack in zip(row, attacks, strict=True):
+            panel = cells[(cells["dataset"] == dataset) & (cells["attack"] == attack)]
+            _draw_bars(ax, panel)
+            title = f"{_NAMES[dataset]}, {attack}"
+            ax.set_title(_titled(title, deviations[dataset], width=54))
+        row[0].set_ylabel("accuracy")
+    found = [ax.get_legend_handles_labels() for ax in axes.flat]
+    handles = {k: v for part in found for v, k in zip(*part, strict=True)}
+    legend = {
+        k: handles[k] for k in (*SERIES.values(), _PAPER, _WHISKER) if k in handles
+    }
+    figure.legend(
+        legend.values(), legend, loc="outside lower center", ncols=4, frameon=False
+    )
+    return figure
+
+
+def _draw_bars(ax: Axes, cells: pd.DataFrame) -> None:
+    methods = [name for name in paper.METHODS.values() if name in set(cells["method"])]
+    columns = [column for column in SERIES if column in set(cells["column"])]
+    width = 0.84 / len(columns)
+    for i, column in enumerate(columns):
+        series = cells[cells["column"] == column].set_index("method").reindex(methods)
+        x = np.arange(len(methods)) + (i - (len(columns) - 1) / 2) * width
+        hatched = column == _HATCHED
+        ax.bar(
+            x,
+            series["accuracy"],
+            width,
+            color="white" if hatched else _COLORS[column],
+            hatch="//////" if hatched else None,
+            edgecolor="black",
+            linewidth=0.4,
+            label=SERIES[column],
+        )
+        low, high = series["wilson_low"], series["wilson_high"]
+        _, _, whiskers = ax.errorbar(
+            x,
+            (low + high) / 2,
+            yerr=(high - low) / 2,
+            fmt="none",
+            ecolor="black",
+            elinewidth=0.9,
+            zorder=4,
+            label=_WHISKER,
+        )
+        whiskers[0].set_path_effects([_HALO])
+        if series["paper"].notna().any():
+            ax.plot(
+                x,
+                series["paper"],
+                "o",
+                markersize=4.5,
+                markerfacecolor="none",
+                markeredgecolor="black",
+                markeredgewidth=0.6,
+                zorder=3,
+                path_effects=[_HALO],
+                label=_PAPER,
+            )
+    ax.set(xticks=range(len(methods)), xticklabels=methods)
+    ax.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
+    ax.tick_params(length=0)
+    ax.grid(axis="y")
+
+
+def _titled(title: str, deviations: Sequence[str], *notes: str, width: int) -> str:
+    if deviations:
+        notes = (f"differs from the paper: {', '.join(deviations)}", *notes)
+    return "\n".join(
+        [title, *(line for n in notes for line in textwrap.wrap(n, width))]
+    )
+
+
+def save(figure: Figure, *, out_dir: Path, name: str) -> list[Path]:
+    """Write `<name>.png` (300 dpi) and `<name>.pdf`, each whole or not at all.
+
+    The same figure gives the same bytes.
+
+    Returns:
+        Their paths.
+    """
+    paths = []
+    for suffix, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+        paths.append(out_dir / f"{name}.{suffix}")
+        with style.context(_STYLE), atomic(paths[-1]) as handle:
+            figure.savefig(handle, format=suffix, dpi=300, metadata=metadata)
+    return paths

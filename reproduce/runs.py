@@ -1,0 +1,97 @@
+"""From the flags to a run, and from its cells to a table's files."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reproduce.shared_flags import FLAGS, all_values, values
+
+if TYPE_CHECKING:
+    from advens.experiments import Run
+    from advens.tables import Cell
+
+
+def make_run(*more: str) -> "Run":
+    """Return the run that the flags describe; all that can be wrong is found here.
+
+    Args:
+        more: flags of the script's own that are fields of `recipes.Settings`.
+    """
+    from advens import datasets, experiments, recipes, store
+    from advens.progress import Bars
+
+    settings = recipes.Settings(
+        **values(
+            *("dataset", "epochs", "batch_size", "optimizer", "learning_rate"),
+            *("precision", "noise_std", "logits", *more),
+        )
+    )
+    attacks = experiments.paper_attacks(
+        **values("dataset", "box", "fgsm_eps", "bim_eps"),
+        **values("bim_step_size", "bim_num_steps"),
+    )
+    _check_writable(Path(FLAGS.out_dir))
+    dataset = datasets.load(FLAGS.dataset, data_dir=FLAGS.data_dir)
+    return experiments.Run(
+        dataset=dataset.subset(FLAGS.train_images, FLAGS.test_images),
+        settings=settings,
+        attacks=attacks,
+        store=store.Store(FLAGS.work_dir),
+        **values("num_members", "seed", "n_jobs"),
+        bars=Bars(show=True),
+    )
+
+
+def publish(
+    name: str, run: "Run", cells: Sequence["Cell"], columns: Mapping[str, str]
+) -> None:
+    """Write a table's files and print the table beside the columns' meaning.
+
+    Args:
+        name: of the table; the files are called `<name>_<dataset>`.
+        run: which made it.
+        cells: of the table.
+        columns: what each column means.
+    """
+    from rich.console import Console
+
+    from advens import tables
+    from advens.manifest import manifest
+
+    deviations = run.deviations()
+    record = manifest(
+        flags=all_values(),
+        settings=dataclasses.asdict(run.settings),
+        attacks=[dataclasses.asdict(attack) for attack in run.attacks],
+        differs_from_the_paper=deviations,
+        seeds={"run": run.seed, "members": run.member_seeds},
+        data={"name": run.dataset.name, "sha256": run.dataset.checksums},
+        seconds_per_stage=run.seconds,
+    )
+    stem = f"{name}_{run.dataset.name}"
+    paths = tables.write(cells, record, out_dir=Path(FLAGS.out_dir), name=stem)
+    title = f"Table {name[-1]} on {run.dataset.name}"
+    if deviations:
+        title += f" ({', '.join(deviations)})"
+    # Wide enough for the table also where the output is no terminal.
+    console = Console(width=max(120, Console().width))
+    console.print(tables.render(cells, title=title))
+    for column, meaning in columns.items():
+        console.print(f"{column}: {meaning}", highlight=False)
+    console.print("Accuracies; in the second line of a cell the paper's value, if any.")
+    for path in paths:
+        console.print(f"wrote {path}", highlight=False)
+
+
+def _check_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"`out_dir` must be a directory that can be written ({error.strerror}). "
+            f"Received: out_dir={str(directory)!r}"
+        ) from error
