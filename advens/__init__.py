@@ -31,6 +31,7 @@ __all__ = [
     "statistics",
     "store",
     "tables",
+    "trainer",
     "training",
 ]
 

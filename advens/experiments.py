@@ -18,6 +18,7 @@ from advens.progress import Bars
 from advens.recipes import Member, Settings, teachers
 from advens.store import Store
 from advens.tables import Cell
+from advens.trainer import make_optimizer
 
 # Columns of Table 2 in which the whole ensemble's gradient is followed.
 ENSEMBLE_THREATS: Final = {
@@ -41,6 +42,7 @@ class Run:
         n_jobs: processes that train, >= 1.
         bars: where progress is shown.
         seconds: seconds of this run a stage; filled in as it goes.
+        restarts: how often each member of a row was started again; likewise.
     """
 
     dataset: Dataset
@@ -52,6 +54,7 @@ class Run:
     n_jobs: int = 1
     bars: Bars = dataclasses.field(default_factory=Bars)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    restarts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, low in (("num_members", 1), ("seed", 0), ("n_jobs", 1)):
@@ -59,7 +62,7 @@ class Run:
                 raise ValueError(
                     f"`{name}` must be >= {low}. Received: {name}={getattr(self, name)}"
                 )
-        training.make_optimizer(self.settings.optimizer, self.settings.learning_rate)
+        make_optimizer(self.settings.optimizer, self.settings.learning_rate)
         self._ensemble: Ensemble | None = None
         self._loaded: Sequence[Member] = ()
 
@@ -87,6 +90,7 @@ class Run:
         shown = [*teachers(members), *members]
         with self.bars.training(recipes.label(row), shown, self.store):
             training.fit_members(members, self.dataset, self.store, n_jobs=self.n_jobs)
+        self.restarts[row] = [training.restarts(m, self.store) for m in members]
         self._took(f"train {row}", start)
 
     def outcomes(

@@ -18,6 +18,7 @@ _BOOTSTRAP: Final = 1
 _NOISE: Final = 2
 _ORDER: Final = 3
 _STUDENT: Final = 4
+_ATTEMPT: Final = 5
 
 
 def member_seeds(seed: int, num_members: int) -> list[int]:
@@ -29,14 +30,16 @@ def member_seeds(seed: int, num_members: int) -> list[int]:
     return np.random.SeedSequence(seed).generate_state(num_members).tolist()
 
 
-def weights_seed(seed: int, *, student: bool = False) -> int:
+def weights_seed(seed: int, *, student: bool = False, attempt: int = 0) -> int:
     """Return the seed of a member's weights and dropout masks.
 
-    A student has other weights than its teacher, with which it shares all else.
+    A student has other weights than its teacher, with which it shares all else, and so
+    has each attempt.
     """
-    if not student:
+    if not (student or attempt):
         return seed
-    return int(np.random.default_rng([seed, _STUDENT]).integers(2**32))
+    path = [seed, _STUDENT if student else _ATTEMPT, *([attempt] * (attempt > 0))]
+    return int(np.random.default_rng(path).integers(2**32))
 
 
 def bootstrap_indices(seed: int, size: int) -> np.ndarray:

@@ -97,4 +97,5 @@ class Bars:
 def _epochs_done(member: Member, store: Store) -> int:
     if store.has(KIND, member.spec):
         return member.recipe.epochs
-    return store.steps_done(KIND, member.spec) or 0
+    # A member that was started again has had more epochs than it counts.
+    return min(store.steps_done(KIND, member.spec) or 0, member.recipe.epochs - 1)

@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import joblib
 import keras
@@ -16,29 +16,13 @@ import numpy as np
 
 from advens import defenses, models, pipelines
 from advens.datasets import Dataset
-from advens.defenses import Adversarial, Distillation
-from advens.ensemble import Ensemble, logits_model
-from advens.gradients import use_xla
+from advens.ensemble import Ensemble
 from advens.recipes import Member, teachers
 from advens.store import Store
+from advens.trainer import Trainer
 
 KIND: Final = "member"
-
-
-def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
-    """Return a Keras optimizer by its name.
-
-    Raises:
-        ValueError: if Keras has none of that name.
-    """
-    config = {"class_name": name, "config": {"learning_rate": learning_rate}}
-    try:
-        return keras.optimizers.get(config)
-    except ValueError:
-        raise ValueError(
-            "`optimizer` must be the name of a Keras optimizer, such as 'adam' or "
-            f"'sgd'. Received: optimizer={name!r}"
-        ) from None
+_MAX_ATTEMPTS: Final = 20
 
 
 def fit_members(
@@ -92,7 +76,13 @@ def load_member(member: Member, store: Store) -> list[np.ndarray]:
     arrays = store.load(KIND, member.spec)
     if arrays is None:
         raise LookupError(f"{store.root} does not hold the member {member.digest}")
-    return [arrays[f"weight_{i:03d}"] for i in range(len(arrays))]
+    return [arrays[name] for name in sorted(arrays) if name.startswith("weight")]
+
+
+def restarts(member: Member, store: Store) -> int:
+    """Return how often a trained member was started again, see `Trainer.fit`."""
+    arrays = store.load(KIND, member.spec) or {}
+    return int(arrays.get("attempt", 0))
 
 
 def load_ensemble(
@@ -168,40 +158,37 @@ def _fit(
         recipe.adversarial,
         recipe.distillation,
     )
-    checkpoint = store.load_checkpoint(KIND, member.spec)
-    if checkpoint:
-        first_epoch, state = checkpoint
+    attempt = epoch = 0
+    if checkpoint := store.load_checkpoint(KIND, member.spec):
+        step, state = checkpoint
+        attempt = int(state.pop("attempt"))
+        epoch = step - attempt * recipe.epochs
         trainer.restore(state)
     else:
-        first_epoch = 0
-        distilled = recipe.distillation is not None
-        trainer.start(pipelines.weights_seed(member.seed, student=distilled))
-    if first_epoch < recipe.epochs:
-        batches = pipelines.batches(
-            x,
-            y,
-            seed=member.seed,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            first_epoch=first_epoch,
-            bootstrap=recipe.bootstrap,
-        )
+        trainer.start(_weights_seed(member, attempt))
 
-        def save(epoch: int, logs: Any) -> None:
-            store.save_checkpoint(KIND, member.spec, epoch + 1, trainer.state())
-            after_epoch()
+    def save(epochs_done: int) -> None:
+        state = {**trainer.state(), "attempt": np.array(attempt)}
+        step = attempt * recipe.epochs + epochs_done
+        store.save_checkpoint(KIND, member.spec, step, state)
+        after_epoch()
 
-        trainer.model.fit(
-            batches,
-            initial_epoch=first_epoch,
-            epochs=recipe.epochs,
-            steps_per_epoch=-(-len(x) // recipe.batch_size),
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=save)],
-            shuffle=False,  # `batches` has shuffled
-            verbose=0,
-        )
+    while not trainer.fit(member, x, y, first_epoch=epoch, after_epoch=save):
+        attempt, epoch = attempt + 1, 0
+        if attempt == _MAX_ATTEMPTS:
+            raise RuntimeError(
+                f"No network of this recipe stays alive in {attempt} attempts: all "
+                f"logits become zero. Try logits='linear'. Recipe: {recipe}"
+            )
+        trainer.start(_weights_seed(member, attempt))
     weights = trainer.network.get_weights()
-    store.save(KIND, member.spec, {f"weight_{i:03d}": w for i, w in enumerate(weights)})
+    arrays = {f"weight_{i:03d}": w for i, w in enumerate(weights)}
+    store.save(KIND, member.spec, {**arrays, "attempt": np.array(attempt)})
+
+
+def _weights_seed(member: Member, attempt: int) -> int:
+    distilled = member.recipe.distillation is not None
+    return pipelines.weights_seed(member.seed, student=distilled, attempt=attempt)
 
 
 def _stored_labels(member: Member, x: np.ndarray, store: Store) -> np.ndarray:
@@ -216,77 +203,6 @@ def _stored_labels(member: Member, x: np.ndarray, store: Store) -> np.ndarray:
         arrays = {"labels": labels}
         store.save("labels", spec, arrays)
     return arrays["labels"]
-
-
-class Trainer:
-    """A compiled network that serves one member after another.
-
-    Args:
-        architecture: of the network.
-        optimizer: see `Recipe`.
-        learning_rate: see `Recipe`.
-        precision: see `Recipe`.
-        adversarial: see `Recipe`.
-        distillation: see `Recipe`.
-
-    Attributes:
-        network: the network, which gives probabilities.
-        model: what to `fit`: it shares the network's weights.
-    """
-
-    def __init__(
-        self,
-        architecture: models.Architecture,
-        optimizer: str,
-        learning_rate: float,
-        precision: str,
-        adversarial: Adversarial | None,
-        distillation: Distillation | None,
-    ) -> None:
-        self._build = functools.partial(models.build, architecture, dtype=precision)
-        self.network = self._build(seed=0)
-        # From logits: Keras clips probabilities on some backends.
-        loss: keras.losses.Loss
-        if distillation:
-            options = dataclasses.asdict(distillation)
-            self.model = defenses.student_model(self.network, **options)
-            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        else:
-            self.model = logits_model(self.network)
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        if adversarial:
-            self.model = defenses.AdversarialTraining(
-                self.model, **dataclasses.asdict(adversarial), outputs="logits"
-            )
-        scaled = make_optimizer(optimizer, learning_rate)
-        if precision == "mixed_float16":
-            # Keras does so itself only where the whole model has that policy.
-            scaled = keras.optimizers.LossScaleOptimizer(scaled)
-        self.model.compile(
-            optimizer=scaled,
-            loss=loss,
-            jit_compile=use_xla(),
-        )
-        self.model.optimizer.build(self.model.trainable_variables)
-        self._variables = [*self.network.variables, *self.model.optimizer.variables]
-        self._initial = self.state()
-
-    def start(self, seed: int) -> None:
-        """Put a new member with its own weights and dropout masks in place."""
-        self.restore(self._initial)
-        fresh = self._build(seed=seed).variables
-        for variable, value in zip(self.network.variables, fresh, strict=True):
-            variable.assign(value)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Return all that a resumed training needs."""
-        arrays = map(keras.ops.convert_to_numpy, self._variables)
-        return {f"variable_{i:03d}": np.array(a) for i, a in enumerate(arrays)}
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Return to a `state`."""
-        for variable, value in zip(self._variables, state.values(), strict=True):
-            variable.assign(value)
 
 
 # One is kept: members of one architecture come one after another.

@@ -26,10 +26,11 @@ def main(_: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from advens import models, training
+    from advens import models
     from advens.defenses import Adversarial
     from advens.files import atomic
     from advens.manifest import manifest
+    from advens.trainer import Trainer
 
     architecture = getattr(models, _NETWORK.value.upper())
     rng = np.random.default_rng(0)
@@ -47,7 +48,7 @@ def main(_: list[str]) -> None:
 
     kinds = (None, Adversarial(eps=0.3))
     common = (architecture, "adam", 1e-3, "float32")
-    networks = {kind: training.Trainer(*common, kind, None) for kind in kinds}
+    networks = {kind: Trainer(*common, kind, None) for kind in kinds}
     for kind in kinds:  # compile
         fit(kind)
     seconds = np.array([[fit(kind) for kind in kinds] for _ in range(_PAIRS.value)])

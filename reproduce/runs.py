@@ -68,6 +68,7 @@ def publish(
         differs_from_the_paper=deviations,
         seeds={"run": run.seed, "members": run.member_seeds},
         data={"name": run.dataset.name, "sha256": run.dataset.checksums},
+        restarts=run.restarts,
         seconds_per_stage=run.seconds,
     )
     stem = f"{name}_{run.dataset.name}"

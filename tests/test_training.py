@@ -13,12 +13,12 @@ from advens.defenses import Adversarial, AdversarialTraining, Distillation
 from advens.ensemble import Ensemble
 from advens.recipes import Member, Recipe
 from advens.store import DamagedArtefactWarning, Store
+from advens.trainer import make_optimizer
 from advens.training import (
     fit_member,
     fit_members,
     load_ensemble,
     load_member,
-    make_optimizer,
 )
 
 # Damage fails a test that does not expect it.
