@@ -11,14 +11,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from advens import datasets, models, pipelines
 from advens.defenses import Adversarial, AdversarialTraining, Distillation
 from advens.ensemble import Ensemble
+from advens.gradients import use_xla
 from advens.recipes import Member, Recipe
 from advens.store import DamagedArtefactWarning, Store
-from advens.trainer import make_optimizer
+from advens.trainer import Trainer, make_optimizer
 from advens.training import (
     fit_member,
     fit_members,
     load_ensemble,
     load_member,
+    restarts,
 )
 
 # Damage fails a test that does not expect it.
@@ -128,7 +130,7 @@ def plain_fit(recipe, seed, store):
         model = AdversarialTraining(model, eps=0.1, outputs="logits")
     if recipe.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer, loss, jit_compile=False)
+    model.compile(optimizer, loss, jit_compile=use_xla())
     for epoch in range(3):
         order = rows[pipelines.epoch_order(seed, epoch, 64)]
         model.fit(x[order], y[order], batch_size=24, shuffle=False, verbose=0)
@@ -319,3 +321,46 @@ def test_optimizers(tmp_path):
         with pytest.raises(ValueError, match="`optimizer` must be the name") as error:
             function()
         assert str(error.value).endswith("Received: optimizer='adamant'")
+
+
+RELU = dataclasses.replace(TINY, logits="relu")
+
+
+def killing_start(monkeypatch, attempts):
+    """Let the first attempts start with logits that are zero for every image."""
+    start, seeds = Trainer.start, []
+
+    def killed(self, seed):
+        start(self, seed)
+        seeds.append(seed)
+        if len(seeds) <= attempts:
+            self.network.layers[-2].bias.assign(np.full(10, -1e3))
+
+    monkeypatch.setattr(Trainer, "start", killed)
+    return seeds
+
+
+def test_dead_network_is_started_again_from_other_weights(tmp_path, monkeypatch):
+    member = make(architecture=RELU)
+    seeds = killing_start(monkeypatch, attempts=2)
+    store = Recorder(tmp_path)
+    fit_member(member, DATA, store)
+    assert seeds == [pipelines.weights_seed(1, attempt=i) for i in range(3)]
+    assert len(set(seeds)) == 3
+    assert restarts(member, store) == 2
+    [network] = load_ensemble([member], store)
+    assert np.ptp(network.predict(DATA.x_train, verbose=0)) > 0
+    # The same seed, alive from the start, is not the same network.
+    monkeypatch.undo()
+    other = Store(tmp_path / "other")
+    fit_member(member, DATA, other)
+    assert restarts(member, other) == 0
+    first = load_member(member, other)[0]
+    assert not np.array_equal(first, load_member(member, store)[0])
+
+
+def test_network_that_always_dies_is_an_error(tmp_path, monkeypatch):
+    seeds = killing_start(monkeypatch, attempts=100)
+    with pytest.raises(RuntimeError, match="stays alive in 20 attempts"):
+        fit_member(make(architecture=RELU), DATA, Store(tmp_path))
+    assert len(seeds) == 20
