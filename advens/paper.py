@@ -12,7 +12,7 @@ from typing import Final
 NUM_MEMBERS: Final = 10
 
 # Section 4, "MNIST" and "CIFAR-10".
-EPOCHS: Final = {"digits": 8, "mnist": 10, "cifar10": 25}
+EPOCHS: Final = {"digits": 6, "mnist": 10, "cifar10": 25}
 
 # Section 4: training and test images. Those of `digits`: see `advens.datasets`.
 NUM_IMAGES: Final = {

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -53,13 +55,17 @@ def test_member_seeds():
     assert len(everyone) == 200
 
 
-def test_students_have_weights_of_their_own():
-    seeds = member_seeds(7, 10)
-    assert [weights_seed(seed) for seed in seeds] == seeds
-    students = [weights_seed(seed, student=True) for seed in seeds]
-    assert students == [weights_seed(seed, student=True) for seed in seeds]
-    assert all(type(seed) is int and 0 <= seed < 2**32 for seed in students)
-    assert len({*seeds, *students}) == 20
+def test_students_and_attempts_have_weights_of_their_own():
+    def draw():
+        settings = itertools.product(member_seeds(7, 10), (False, True), range(3))
+        return [weights_seed(seed, student=s, attempt=a) for seed, s, a in settings]
+
+    seeds = draw()
+    assert seeds[::6] == [weights_seed(seed) for seed in member_seeds(7, 10)]
+    assert seeds[::6] == member_seeds(7, 10)
+    assert seeds == draw()
+    assert len(set(seeds)) == 60
+    assert all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
 
 
 @pytest.mark.parametrize("size", [1_437, 50_000, 60_000])
@@ -113,9 +119,10 @@ def test_purposes_do_not_share_random_numbers(monkeypatch):
     bootstrap_indices(SEED, 5)
     gaussian_noise(SEED, (5,), noise_std=1.0)
     weights_seed(SEED, student=True)
+    weights_seed(SEED, attempt=1)
     for epoch in range(5):
         epoch_order(SEED, epoch, 5)
-    assert len(set(first_numbers)) == 8
+    assert len(set(first_numbers)) == 9
 
 
 def test_noise_is_normal_and_not_clipped():

@@ -151,11 +151,19 @@ def no_spec(results):
     return results.root / "plain.npz"
 
 
+def fewer_numbers(results):
+    """Return a copy whose header has one wrong bit: 4000 of 5000 numbers are read."""
+    whole = next(results.root.glob("outcomes/*")).read_bytes()
+    (results.root / "fewer.npz").write_bytes(whole.replace(b"(5000,)", b"(4000,)"))
+    return results.root / "fewer.npz"
+
+
 DAMAGE = [0, 1, 100, 20_000, -1, b"<html>404</html>" * 9, bytes(999)]
 
 
 @pytest.mark.parametrize(
-    "damage", [*DAMAGE, another_spec, another_kind, a_checkpoint, no_spec]
+    "damage",
+    [*DAMAGE, another_spec, another_kind, a_checkpoint, no_spec, fewer_numbers],
 )
 def test_damage_is_noticed_and_made_good(results, damage):
     path = results.save("outcomes", SPEC, OLD)
@@ -229,7 +237,7 @@ def test_checkpoints(root, results):
     # By name this one would come last.
     results.save_checkpoint("training", SPEC, 999_999, NEW)
     step, arrays = Store(root).load_checkpoint("training", SPEC)
-    assert step == 1_000_000
+    assert step == results.steps_done("training", SPEC) == 1_000_000
     assert_same(arrays, OLD)
     assert not results.has("training", SPEC)
     path = results.save("training", SPEC, NEW)
