@@ -3,6 +3,7 @@
 A member is an artefact of the store. It is trained once, whatever table asks for it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -123,7 +124,8 @@ def _fit_in_worker(
         import tensorflow as tf
 
         be_deterministic()
-        if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        # A worker that has computed before keeps its number of threads.
+        with contextlib.suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
     run = os.getppid()

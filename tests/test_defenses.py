@@ -201,6 +201,8 @@ def test_saved_and_loaded(tmp_path, ending):
     assert_array_equal(perturbed(loaded), perturbed(model))
     losses = [m.train_on_batch(X, Y) for m in (model, loaded)]
     assert_allclose(losses[1], losses[0], rtol=0, atol=1e-6)
+    # Nothing is held, and saved, twice.
+    assert model.layers == [model.model]
     assert len(loaded.weights) == 2
     for got, want in zip(loaded.get_weights(), model.get_weights(), strict=True):
         assert_allclose(got, want, rtol=0, atol=1e-6)

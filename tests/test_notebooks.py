@@ -23,6 +23,6 @@ def test_notebook_is_committed_with_its_outputs(path):
     cells = [cell for cell in cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     outputs = [output for cell in cells for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert outputs
     # What is for people to read has no warnings in it.
     assert not [o for o in outputs if o.get("name") == "stderr"]
