@@ -15,8 +15,8 @@ from absl import app, flags
 
 _NETWORK = flags.DEFINE_enum("network", "table1", ["table1", "table3"], "Network.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a step.", 1)
-_STEPS = flags.DEFINE_integer("steps", 30, "Steps of one measurement.", 1)
-_PAIRS = flags.DEFINE_integer("pairs", 9, "Pairs of measurements.", 1)
+_STEPS = flags.DEFINE_integer("steps", 100, "Steps of one measurement.", 1)
+_PAIRS = flags.DEFINE_integer("pairs", 5, "Pairs of measurements.", 1)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write.")
 
 
