@@ -1,12 +1,14 @@
 """`Ensemble`: any Keras classifiers, voting by the mean of their probabilities."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args
 
 import keras
 from keras import ops
 
 Outputs = Literal["logits", "probs"]
+Compute = Literal["float32", "bfloat16"]
 
 
 class _WithoutSoftmax(keras.layers.Layer):
@@ -70,6 +72,24 @@ def logits_model(model: keras.Model, outputs: Outputs | None = None) -> keras.Mo
         "softmax activation, nor a Dense layer without activation. Say it by "
         "outputs='logits' or outputs='probs'."
     )
+
+
+@contextlib.contextmanager
+def _computing_in(compute: Compute, model: keras.Model) -> Iterator[None]:
+    """Let a model's layers compute in bfloat16; their weights stay as they are."""
+    if compute not in get_args(Compute):
+        raise ValueError(
+            f"`compute` must be one of {get_args(Compute)}. Received: {compute!r}"
+        )
+    layers = model._flatten_layers() if compute == "bfloat16" else ()
+    policies = [(layer, layer.dtype_policy) for layer in layers]
+    try:
+        for layer, _ in policies:
+            layer.dtype_policy = "mixed_bfloat16"
+        yield
+    finally:
+        for layer, policy in policies:
+            layer.dtype_policy = policy
 
 
 def _shapes(model: keras.Model) -> tuple[Any, Any]:
@@ -165,7 +185,7 @@ class Ensemble(keras.Model):
         self.members = members
         self._outputs = outputs
         # Bound methods: a list of models would be tracked, and saved, a second time.
-        self._logits: list[Callable] = [
+        self._logits: list[Any] = [
             logits_model(member, outputs).__call__ for member in members
         ]
         self.built = True
@@ -177,14 +197,32 @@ class Ensemble(keras.Model):
         return self.members[index]
 
     def member_logits(
-        self, x: Any, index: int | None = None, *, training: bool = False
+        self,
+        x: Any,
+        index: int | None = None,
+        *,
+        training: bool = False,
+        compute: Compute = "float32",
     ) -> Any:
-        """Return all members' logits, `(m, n, k)`, or those of one member, `(n, k)`."""
-        if index is not None:
-            return ops.cast(self._logits[index](x, training=training), "float32")
-        return ops.stack(
-            [self.member_logits(x, i, training=training) for i in range(len(self))]
-        )
+        """Return the members' logits, in float32.
+
+        Args:
+            x: `(n, h, w, c)` float32 in [0, 1].
+            index: of one member; None for all.
+            training: whether dropout is on.
+            compute: `"float32"`: each layer computes as its own dtype policy says;
+                `"bfloat16"`: in bfloat16, from the same weights.
+
+        Returns:
+            `(m, n, k)`, or `(n, k)` of one member.
+        """
+        if index is None:
+            options: Any = {"training": training, "compute": compute}
+            members = range(len(self))
+            return ops.stack([self.member_logits(x, i, **options) for i in members])
+        logits = self._logits[index]
+        with _computing_in(compute, logits.__self__):
+            return ops.cast(logits(x, training=training), "float32")
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return the mean of the members' probabilities."""

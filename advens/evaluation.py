@@ -12,7 +12,7 @@ from keras import ops
 
 from advens import gradients
 from advens.attacks import Adversarial, Attack, craft
-from advens.ensemble import Ensemble
+from advens.ensemble import Compute, Ensemble
 from advens.gradients import Labels, Loss
 from advens.store import Spec, Store
 
@@ -32,12 +32,15 @@ class Threat:
         index: which member; for `"member"` alone.
         labels: see `gradients.Gradient`.
         loss: see `gradients.Gradient`.
+        compute: see `Ensemble.member_logits`. What the attacked images are called is
+            always told in float32.
     """
 
     gradient: Source
     index: int | None = None
     labels: Labels = "true"
     loss: Loss = "logits"
+    compute: Compute = "float32"
 
     def __post_init__(self) -> None:
         if self.gradient not in get_args(Source):
@@ -55,7 +58,8 @@ class Threat:
         """Return the gradient itself."""
         index = () if self.index is None else (self.index,)
         make = getattr(gradients, f"{self.gradient}_gradient")
-        return make(ensemble, *index, labels=self.labels, loss=self.loss)
+        options = {"labels": self.labels, "loss": self.loss, "compute": self.compute}
+        return make(ensemble, *index, **options)
 
 
 class Outcomes(NamedTuple):

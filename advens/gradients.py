@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import keras
 from keras import ops
 
-from advens.ensemble import Ensemble
+from advens.ensemble import Compute, Ensemble
 
 Labels = Literal["true", "predicted", "repredicted"]
 Loss = Literal["logits", "clipped"]
@@ -92,7 +92,12 @@ class Gradient:
 
 
 def member_gradient(
-    ensemble: Ensemble, index: int, *, labels: Labels = "true", loss: Loss = "logits"
+    ensemble: Ensemble,
+    index: int,
+    *,
+    labels: Labels = "true",
+    loss: Loss = "logits",
+    compute: Compute = "float32",
 ) -> Gradient:
     """Grad. 1 (Section 3): the gradient of J(theta_i, x, y) of member `index`.
 
@@ -101,16 +106,23 @@ def member_gradient(
         index: which member, from 0 to m - 1.
         labels: see `Gradient`; predictions are those of member `index`.
         loss: see `Gradient`.
+        compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
     if not 0 <= index < len(ensemble):
         raise ValueError(
             f"`index` must be from 0 to {len(ensemble) - 1}. Received: index={index}"
         )
-    return Gradient(lambda x: ensemble.member_logits(x, index)[None], labels, loss)
+    return Gradient(
+        lambda x: ensemble.member_logits(x, index, compute=compute)[None], labels, loss
+    )
 
 
 def mean_member_gradient(
-    ensemble: Ensemble, *, labels: Labels = "true", loss: Loss = "logits"
+    ensemble: Ensemble,
+    *,
+    labels: Labels = "true",
+    loss: Loss = "logits",
+    compute: Compute = "float32",
 ) -> Gradient:
     """Grad. 2 (Section 3): the mean of the members' gradients.
 
@@ -118,12 +130,19 @@ def mean_member_gradient(
         ensemble: of `m` members.
         labels: see `Gradient`; predictions are each member's own.
         loss: see `Gradient`.
+        compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
-    return Gradient(ensemble.member_logits, labels, loss)
+    return Gradient(
+        functools.partial(ensemble.member_logits, compute=compute), labels, loss
+    )
 
 
 def ensemble_gradient(
-    ensemble: Ensemble, *, labels: Labels = "true", loss: Loss = "logits"
+    ensemble: Ensemble,
+    *,
+    labels: Labels = "true",
+    loss: Loss = "logits",
+    compute: Compute = "float32",
 ) -> Gradient:
     """The gradient of the ensemble's own loss, -log(mean over i of p_i(y | x)).
 
@@ -133,9 +152,12 @@ def ensemble_gradient(
         ensemble: of `m` members.
         labels: see `Gradient`; predictions are the ensemble's.
         loss: see `Gradient`.
+        compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
     return Gradient(
-        lambda x: mean_log_probs(ensemble.member_logits(x))[None], labels, loss
+        lambda x: mean_log_probs(ensemble.member_logits(x, compute=compute))[None],
+        labels,
+        loss,
     )
 
 

@@ -1,0 +1,88 @@
+"""What the benchmarks share: cores, turns, ratios, a table and a record.
+
+This machine may be shared: a speed is told as the ratio of two measurements that follow
+each other, and of many such pairs the median, with the lowest and the highest.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from absl import app, flags
+
+FLAGS: Final = flags.FLAGS
+
+flags.DEFINE_integer("cores", 0, "Cores that may be used; 0 for all.", 0)
+flags.DEFINE_integer("rounds", 5, "Measurements of each kind, in turns.", 1)
+flags.DEFINE_string("out", None, "JSON file to write.")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark on the cores that `--cores` leaves to it.
+
+    TensorFlow, JAX, PyTorch and BLAS all start as many threads as they may use cores:
+    import them within `main`.
+    """
+
+    def start(_: list[str]) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        if FLAGS.cores:
+            cores = sorted(os.sched_getaffinity(0))
+            if FLAGS.cores > len(cores):
+                raise app.UsageError(
+                    f"`cores` must be at most {len(cores)}. Received: {FLAGS.cores}"
+                )
+            os.sched_setaffinity(0, cores[: FLAGS.cores])
+        main()
+
+    app.run(start)
+
+
+def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
+    """Time each call once a round, after one call that is not counted.
+
+    A call must wait for its result: a library may return before it has computed.
+
+    Returns:
+        Seconds, `(rounds,)`, of each.
+    """
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(FLAGS.rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> list[str]:
+    """Return the lowest, the median and the highest value, as text."""
+    return [f"{np.quantile(values, q):,.{digits}f}" for q in (0, 0.5, 1)]
+
+
+def publish(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], **record: Any
+) -> None:
+    """Print a table, and write `record` behind the manifest if `--out` asks for it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from advens.files import atomic
+    from advens.manifest import manifest
+
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=max(120, Console().width)).print(table)
+    if FLAGS.out:
+        with atomic(Path(FLAGS.out)) as handle:
+            text = json.dumps(manifest(**record), indent=2, default=np.ndarray.tolist)
+            handle.write(f"{text}\n".encode())
