@@ -225,6 +225,23 @@ def input_gradient(losses: Callable[[Any], Any], x: Any) -> Any:
     return jax.grad(lambda x: ops.sum(losses(x)))(x)
 
 
+def repeat(start: int, stop: int, body: Callable[[Any, Any], Any], state: Any) -> Any:
+    """Return `state` after `state = body(i, state)` for each i from start to stop - 1.
+
+    It is a loop of the compiled program, but for JAX on a CPU: there XLA compiles the
+    convolutions of a loop into code 20 times slower, and the steps stand one after
+    another.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if jax.default_backend() == "cpu":
+            for i in range(start, stop):
+                state = body(i, state)
+            return state
+    return ops.fori_loop(start, stop, body, state)
+
+
 def _require_jax() -> None:
     if (backend := keras.backend.backend()) != "jax":
         raise NotImplementedError(

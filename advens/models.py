@@ -110,7 +110,11 @@ def mixed(dataset: str, index: int, *, logits: Logits = "relu") -> Architecture:
 
 
 def build(
-    architecture: Architecture, *, seed: int, dtype: str = "float32"
+    architecture: Architecture,
+    *,
+    seed: int,
+    dtype: str = "float32",
+    conv: type[keras.layers.Conv2D] = keras.layers.Conv2D,
 ) -> keras.Sequential:
     """Build a network with its own random weights.
 
@@ -119,6 +123,7 @@ def build(
         seed: determines the initial weights and the dropout masks. Keras's global
             random state is neither read nor changed.
         dtype: a Keras dtype policy, e.g. `"float32"` or `"mixed_bfloat16"`.
+        conv: class of the convolutions, which may compute them in a way of its own.
 
     Returns:
         A `keras.Sequential` that maps `(n, h, w, c)` images in [0, 1] to
@@ -141,7 +146,7 @@ def build(
     ):
         for num_filters in filters:
             layers.append(
-                keras.layers.Conv2D(
+                conv(
                     num_filters,
                     3,
                     padding=architecture.padding,

@@ -4,10 +4,8 @@ Everything random here is a pure function of (member seed, size), drawn with num
 that it is the same on every backend and after every restart.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-import keras
 import numpy as np
 
 if TYPE_CHECKING:
@@ -66,59 +64,46 @@ def gaussian_noise(
     return noise
 
 
-def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """Return the order, `(size,)` int64, in which an epoch visits the rows."""
-    return np.random.default_rng([seed, _ORDER, epoch]).permutation(size)
+def epoch_rows(
+    seed: int, epoch: int, size: int, *, bootstrap: bool = False
+) -> np.ndarray:
+    """Return the rows, `(size,)` int64, in the order in which an epoch visits them.
+
+    It depends on the epoch's number alone, so a restart sees the same batches.
+
+    Args:
+        seed: the member's seed.
+        epoch: number of the epoch.
+        size: rows of the data set.
+        bootstrap: visit a bootstrap replicate instead of the data set itself.
+    """
+    order = np.random.default_rng([seed, _ORDER, epoch]).permutation(size)
+    return bootstrap_indices(seed, size)[order] if bootstrap else order
 
 
 def batches(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    seed: int,
-    batch_size: int,
-    epochs: int,
-    first_epoch: int = 0,
-    bootstrap: bool = False,
-) -> "tf.data.Dataset | Iterator[tuple[np.ndarray, np.ndarray]]":
-    """Build the batches of epochs `first_epoch` to `epochs - 1` of one member.
+    x: np.ndarray, y: np.ndarray, order: np.ndarray, *, batch_size: int
+) -> "tf.data.Dataset":
+    """Build the `tf.data` pipeline of some epochs of one member.
 
-    An epoch has `ceil(n / batch_size)` batches; the last one may be smaller. Each epoch
-    depends on its number alone, so a restart at `first_epoch` sees the same batches.
+    An epoch has `ceil(n / batch_size)` batches; the last one may be smaller.
 
     Args:
         x: `(n, h, w, c)` float32 in [0, 1].
         y: `(n, ...)` labels.
-        seed: the member's seed.
+        order: `(epochs, n)`, the rows of each epoch, see `epoch_rows`.
         batch_size: images per step.
-        epochs: number of the epoch after the last one.
-        first_epoch: number of the first epoch.
-        bootstrap: train on a bootstrap replicate instead of the data set itself.
-
-    Returns:
-        What `keras.Model.fit` takes: a `tf.data` pipeline with Keras's TensorFlow
-        backend, and a generator with any other.
     """
-    size = len(x)
-    rows = bootstrap_indices(seed, size) if bootstrap else np.arange(size)
-    order = np.stack(
-        [rows[epoch_order(seed, epoch, size)] for epoch in range(first_epoch, epochs)]
-    )
-    starts = range(0, size, batch_size)
-    if keras.backend.backend() != "tensorflow":
-        indices = (row[i : i + batch_size] for row in order for i in starts)
-        return ((x[index], y[index]) for index in indices)
-
     import tensorflow as tf
 
     # Constants captured by the function below stay in one place, and are not copied
     # into its graph.
-    images, labels, order = tf.constant(x), tf.constant(y), tf.constant(order)
+    starts = range(0, len(x), batch_size)
+    images, labels, rows = tf.constant(x), tf.constant(y), tf.constant(order)
 
     def batch(step: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         start = step % len(starts) * batch_size
-        index = order[step // len(starts), start : start + batch_size]
+        index = rows[step // len(starts), start : start + batch_size]
         return tf.gather(images, index), tf.gather(labels, index)
 
-    dataset = tf.data.Dataset.range((epochs - first_epoch) * len(starts)).map(batch)
-    return dataset.prefetch(2)
+    return tf.data.Dataset.range(len(order) * len(starts)).map(batch).prefetch(2)

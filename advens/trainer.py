@@ -1,8 +1,8 @@
-"""A compiled network and its training step, for one member after another."""
+"""A compiled network and its training, for one member or several after another."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import keras
@@ -34,8 +34,52 @@ def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimize
         ) from None
 
 
+@dataclasses.dataclass
+class InTraining:
+    """A member on its way.
+
+    Attributes:
+        member: who.
+        x: `(n, h, w, c)` float32, its images, with its noise.
+        y: `(n, ...)`, its labels.
+        state: its weights, optimizer and dropout seeds, see `Trainer.start`.
+        attempt: how often it was started again.
+        epoch: how many epochs of this attempt are done.
+        alive: False once it has died, see `Trainer.fit`.
+    """
+
+    member: Member
+    x: np.ndarray
+    y: np.ndarray
+    state: dict[str, np.ndarray]
+    attempt: int = 0
+    epoch: int = 0
+    alive: bool = True
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are epochs left."""
+        return self.alive and self.epoch < self.member.recipe.epochs
+
+    def rows(self, epoch: int | None = None) -> np.ndarray:
+        """Return the rows of `x`, `(n,)`, in the order in which an epoch visits them.
+
+        Args:
+            epoch: which one; None for the next.
+        """
+        return pipelines.epoch_rows(
+            self.member.seed,
+            self.epoch if epoch is None else epoch,
+            len(self.x),
+            bootstrap=self.member.recipe.bootstrap,
+        )
+
+
 class Trainer:
-    """A compiled network that serves one member after another.
+    """A compiled network that serves one member or stack after another.
+
+    On Keras's TensorFlow backend `fit` is Keras's own; on the JAX backend members are
+    stacked, see `advens.stacked`.
 
     Args:
         architecture: of the network.
@@ -47,7 +91,11 @@ class Trainer:
 
     Attributes:
         network: the network, which gives probabilities.
-        model: what to `fit`: it shares the network's weights.
+        model: what is trained: it shares the network's weights.
+        variables: what differs between members: the network's and the optimizer's.
+        is_alive: says of images whether any has a logit that is not zero.
+        stacks: whether `fit` takes several members.
+        epoch_program: see `advens.stacked`.
     """
 
     def __init__(
@@ -59,7 +107,14 @@ class Trainer:
         adversarial: Adversarial | None,
         distillation: Distillation | None,
     ) -> None:
-        self._build = functools.partial(models.build, architecture, dtype=precision)
+        self.stacks = keras.backend.backend() == "jax"
+        self.epoch_program: Callable | None = None
+        conv = keras.layers.Conv2D
+        if self.stacks:
+            from advens.stacked import MatmulConv2D as conv
+        self._build = functools.partial(
+            models.build, architecture, dtype=precision, conv=conv
+        )
         self.network = self._build(seed=0)
         # From logits: Keras clips probabilities on some backends.
         loss: keras.losses.Loss
@@ -85,77 +140,88 @@ class Trainer:
         )
         self.model.optimizer.build(self.model.trainable_variables)
         logits = logits_model(self.network)
-        self._is_alive = compiled(
-            lambda x: ops.any(ops.not_equal(logits(x, training=False), 0)), self.network
+        self.is_alive = lambda x: ops.any(
+            ops.not_equal(logits(x[:_PROBE_IMAGES], training=False), 0)
         )
-        self._variables = [*self.network.variables, *self.model.optimizer.variables]
-        self._initial = self.state()
+        self._is_alive = compiled(self.is_alive, self.network)
+        self.variables = [*self.network.variables, *self.model.optimizer.variables]
+        self._initial = self._state()
 
-    def start(self, seed: int) -> None:
-        """Put a new member with its own weights and dropout masks in place."""
-        self.restore(self._initial)
-        fresh = self._build(seed=seed).variables
-        for variable, value in zip(self.network.variables, fresh, strict=True):
-            variable.assign(value)
+    def start(self, seed: int) -> dict[str, np.ndarray]:
+        """Return the state of a new member: all that a resumed training needs.
+
+        Args:
+            seed: of its weights and dropout masks.
+        """
+        fresh = map(ops.convert_to_numpy, self._build(seed=seed).variables)
+        return {**self._initial, **_named(fresh)}
+
+    def weights(self, state: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return a member's weights, in the order of `Model.get_weights`."""
+        weights = {id(variable) for variable in self.network.weights}
+        pairs = zip(self.variables, state.values(), strict=True)
+        return [value for variable, value in pairs if id(variable) in weights]
+
+    def stack_size(self, one: InTraining) -> int:
+        """Return how many members like this one `fit` takes at a time."""
+        if not self.stacks:
+            return 1
+        from advens import stacked
+
+        return stacked.default_size(self, one)
 
     def fit(
         self,
-        member: Member,
-        x: np.ndarray,
-        y: np.ndarray,
-        *,
-        first_epoch: int,
-        after_epoch: Callable[[int], None],
-    ) -> bool:
-        """Train the rest of a member's epochs.
+        running: Sequence[InTraining],
+        after_epoch: Callable[[InTraining], None],
+    ) -> None:
+        """Train members until one of them is done or dead.
+
+        A network dies when all its logits become zero for every image, as they can
+        where they are ReLU'd (docs/protocol.md, point 26): no step changes it any more.
 
         Args:
-            member: whose weights are in place.
-            x: its images, with its noise.
-            y: its labels.
-            first_epoch: the number of epochs that are done.
-            after_epoch: called with the number of epochs done after each one.
-
-        Returns:
-            False if the network died: where logits are ReLU'd (docs/protocol.md, point
-            26), all of them can become zero for every image, which no step can change.
+            running: the members, of one recipe but for the bootstrap and the number of
+                epochs; one, if the trainer does not stack. Brought up to date.
+            after_epoch: called with each that is alive after an epoch.
         """
-        recipe, alive = member.recipe, True
+        if self.stacks:
+            from advens import stacked
+
+            stacked.fit(self, running, after_epoch)
+        else:
+            (one,) = running
+            self._fit(one, after_epoch)
+
+    def _fit(self, one: InTraining, after_epoch: Callable[[InTraining], None]) -> None:
+        if not one.is_running:
+            return
+        recipe = one.member.recipe
+        for variable, value in zip(self.variables, one.state.values(), strict=True):
+            variable.assign(value)
 
         def end(epoch: int, logs: Any) -> None:
-            nonlocal alive
-            if alive := bool(self._is_alive(x[:_PROBE_IMAGES])):
-                after_epoch(epoch + 1)
+            one.epoch, one.state = epoch + 1, self._state()
+            one.alive = bool(self._is_alive(one.x[:_PROBE_IMAGES]))
+            if one.alive:
+                after_epoch(one)
             else:
                 self.model.stop_training = True
 
-        if first_epoch < recipe.epochs:
-            batches = pipelines.batches(
-                x,
-                y,
-                seed=member.seed,
-                batch_size=recipe.batch_size,
-                epochs=recipe.epochs,
-                first_epoch=first_epoch,
-                bootstrap=recipe.bootstrap,
-            )
-            self.model.fit(
-                batches,
-                initial_epoch=first_epoch,
-                epochs=recipe.epochs,
-                steps_per_epoch=-(-len(x) // recipe.batch_size),
-                callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end)],
-                shuffle=False,  # `batches` has shuffled
-                verbose=0,
-            )
-        return alive
+        order = np.stack([one.rows(e) for e in range(one.epoch, recipe.epochs)])
+        self.model.fit(
+            pipelines.batches(one.x, one.y, order, batch_size=recipe.batch_size),
+            initial_epoch=one.epoch,
+            epochs=recipe.epochs,
+            steps_per_epoch=-(-len(one.x) // recipe.batch_size),
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end)],
+            shuffle=False,  # `batches` has shuffled
+            verbose=0,
+        )
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return all that a resumed training needs."""
-        arrays = map(keras.ops.convert_to_numpy, self._variables)
-        return {f"variable_{i:03d}": np.array(a) for i, a in enumerate(arrays)}
+    def _state(self) -> dict[str, np.ndarray]:
+        return _named(map(ops.convert_to_numpy, self.variables))
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Return to a `state`."""
-        for variable, value in zip(self._variables, state.values(), strict=True):
-            variable.assign(value)
+
+def _named(arrays: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"variable_{i:03d}": np.array(array) for i, array in enumerate(arrays)}

@@ -18,16 +18,21 @@ import numpy as np
 from advens import defenses, models, pipelines
 from advens.datasets import Dataset
 from advens.ensemble import Ensemble
-from advens.recipes import Member, teachers
+from advens.recipes import Member, Recipe, teachers
 from advens.store import Store
-from advens.trainer import Trainer
+from advens.trainer import InTraining, Trainer
 
 KIND: Final = "member"
 _MAX_ATTEMPTS: Final = 20
 
 
 def fit_members(
-    members: Sequence[Member], dataset: Dataset, store: Store, *, n_jobs: int = 1
+    members: Sequence[Member],
+    dataset: Dataset,
+    store: Store,
+    *,
+    n_jobs: int = 1,
+    stack: int | None = None,
 ) -> None:
     """Train the members that the store lacks.
 
@@ -41,18 +46,24 @@ def fit_members(
         n_jobs: number of processes, each with its share of the cores; 1 trains here.
             `joblib.parallel_config` can put another joblib backend, such as a Dask
             cluster that shares the store's directory, in their place.
+        stack: on the JAX backend, how many members of one architecture train in one
+            program, see `advens.stacked`; None for as many as fit into the memory.
     """
+    if n_jobs < 1:
+        raise ValueError(f"`n_jobs` must be >= 1. Received: n_jobs={n_jobs}")
+    check_stack(stack, n_jobs)
     if first := teachers(members):
-        fit_members(first, dataset, store, n_jobs=n_jobs)
+        fit_members(first, dataset, store, n_jobs=n_jobs, stack=stack)
     # Each once, if several rows share it.
     asked = dict.fromkeys(members)
     missing = [m for m in asked if store.load(KIND, m.spec) is None]
+    train = dataset.x_train, dataset.y_train
     if n_jobs == 1 or len(missing) < 2:
-        for member in missing:
-            fit_member(member, dataset, store)
+        for alike in _groups(missing):
+            _fit(alike, *train, store, stack=stack)
         return
     threads = max(1, joblib.cpu_count() // n_jobs)
-    train = dataset.x_train, dataset.y_train  # joblib shares large arrays as memmaps
+    # joblib shares large arrays as memmaps
     joblib.Parallel(n_jobs=min(n_jobs, len(missing)))(
         joblib.delayed(_fit_in_worker)(member, *train, store.root, threads)
         for member in missing
@@ -65,7 +76,25 @@ def fit_member(member: Member, dataset: Dataset, store: Store) -> None:
     Raises:
         LookupError: if the store does not hold the teacher of a distilled member.
     """
-    _fit(member, dataset.x_train, dataset.y_train, store)
+    _fit([member], dataset.x_train, dataset.y_train, store)
+
+
+def check_stack(stack: int | None, n_jobs: int) -> None:
+    """Raise a `ValueError` unless members can be stacked so, see `fit_members`."""
+    if stack is None:
+        return
+    if stack < 1:
+        raise ValueError(f"`stack` must be >= 1. Received: stack={stack}")
+    if (backend := keras.backend.backend()) != "jax":
+        raise ValueError(
+            "`stack` is for Keras's JAX backend: set KERAS_BACKEND=jax, or leave it "
+            f"out. Received: stack={stack} with the backend {backend!r}"
+        )
+    if n_jobs > 1:
+        raise ValueError(
+            "`stack` trains in one process: leave it or `n_jobs` out. "
+            f"Received: stack={stack}, n_jobs={n_jobs}"
+        )
 
 
 def load_member(member: Member, store: Store) -> list[np.ndarray]:
@@ -135,23 +164,33 @@ def _fit_in_worker(
         if os.getppid() != run:
             os._exit(1)
 
-    _fit(member, x, y, Store(root), after_epoch=stop_if_orphaned)
+    _fit([member], x, y, Store(root), after_epoch=stop_if_orphaned)
+
+
+def _groups(members: Sequence[Member]) -> list[list[Member]]:
+    """Part members into those that one trainer can train at a time."""
+    groups: dict[Recipe, list[Member]] = {}
+    for member in members:
+        # Noise and smoothed labels are a member's own: they are stacked, or are not.
+        noise_std = float(member.recipe.noise_std > 0)
+        key = dataclasses.replace(
+            member.recipe, epochs=0, bootstrap=False, noise_std=noise_std
+        )
+        groups.setdefault(key, []).append(member)
+    return list(groups.values())
 
 
 def _fit(
-    member: Member,
+    members: Sequence[Member],
     x: np.ndarray,
     y: np.ndarray,
     store: Store,
     *,
+    stack: int | None = None,
     after_epoch: Callable[[], None] = lambda: None,
 ) -> None:
-    recipe = member.recipe
-    if recipe.noise_std:
-        noise_std = recipe.noise_std
-        x = x + pipelines.gaussian_noise(member.seed, x.shape, noise_std=noise_std)
-    if recipe.distillation:
-        y = _stored_labels(member, x, store)
+    """Train members of one group, as many at a time as fit or may."""
+    recipe = members[0].recipe
     trainer = _trainer(
         recipe.architecture,
         recipe.optimizer,
@@ -160,32 +199,61 @@ def _fit(
         recipe.adversarial,
         recipe.distillation,
     )
-    attempt = epoch = 0
+
+    def save(one: InTraining) -> None:
+        state = {**one.state, "attempt": np.array(one.attempt)}
+        step = one.attempt * one.member.recipe.epochs + one.epoch
+        store.save_checkpoint(KIND, one.member.spec, step, state)
+        after_epoch()
+
+    waiting = list(members)
+    running: list[InTraining] = []
+    while waiting or running:
+        while waiting and len(running) < (stack or 1):
+            running.append(_resumed(waiting.pop(0), x, y, trainer, store))
+            stack = stack or trainer.stack_size(running[0])
+        trainer.fit(running, save)
+        for one in running:
+            if not one.alive:
+                _start_again(one, trainer)
+            elif not one.is_running:
+                _save_weights(one, trainer, store)
+        running = [one for one in running if one.is_running]
+
+
+def _resumed(
+    member: Member, x: np.ndarray, y: np.ndarray, trainer: Trainer, store: Store
+) -> InTraining:
+    """Return a member as its last checkpoint has it, or at its start."""
+    recipe = member.recipe
+    if recipe.noise_std:
+        noise_std = recipe.noise_std
+        x = x + pipelines.gaussian_noise(member.seed, x.shape, noise_std=noise_std)
+    if recipe.distillation:
+        y = _stored_labels(member, x, store)
     if checkpoint := store.load_checkpoint(KIND, member.spec):
         step, state = checkpoint
         attempt = int(state.pop("attempt"))
         epoch = step - attempt * recipe.epochs
-        trainer.restore(state)
-    else:
-        trainer.start(_weights_seed(member, attempt))
+        return InTraining(member, x, y, state, attempt, epoch)
+    return InTraining(member, x, y, trainer.start(_weights_seed(member, 0)))
 
-    def save(epochs_done: int) -> None:
-        state = {**trainer.state(), "attempt": np.array(attempt)}
-        step = attempt * recipe.epochs + epochs_done
-        store.save_checkpoint(KIND, member.spec, step, state)
-        after_epoch()
 
-    while not trainer.fit(member, x, y, first_epoch=epoch, after_epoch=save):
-        attempt, epoch = attempt + 1, 0
-        if attempt == _MAX_ATTEMPTS:
-            raise RuntimeError(
-                f"No network of this recipe stays alive in {attempt} attempts: all "
-                f"logits become zero. Try logits='linear'. Recipe: {recipe}"
-            )
-        trainer.start(_weights_seed(member, attempt))
-    weights = trainer.network.get_weights()
-    arrays = {f"weight_{i:03d}": w for i, w in enumerate(weights)}
-    store.save(KIND, member.spec, {**arrays, "attempt": np.array(attempt)})
+def _start_again(one: InTraining, trainer: Trainer) -> None:
+    one.attempt, one.epoch, one.alive = one.attempt + 1, 0, True
+    if one.attempt == _MAX_ATTEMPTS:
+        raise RuntimeError(
+            f"No network of this recipe stays alive in {one.attempt} attempts: all "
+            f"logits become zero. Try logits='linear'. Recipe: {one.member.recipe}"
+        )
+    one.state = trainer.start(_weights_seed(one.member, one.attempt))
+
+
+def _save_weights(one: InTraining, trainer: Trainer, store: Store) -> None:
+    weights = enumerate(trainer.weights(one.state))
+    arrays = {f"weight_{i:03d}": weight for i, weight in weights}
+    arrays["attempt"] = np.array(one.attempt)
+    store.save(KIND, one.member.spec, arrays)
 
 
 def _weights_seed(member: Member, attempt: int) -> int:

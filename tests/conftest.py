@@ -7,6 +7,18 @@ from keras import layers
 
 from advens.ensemble import Ensemble
 
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """Let JAX compile a program once, though several tests need it."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        directory = tmp_path_factory.mktemp("compiled")
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 # Member, pixel, class.
 KERNELS = np.array(
     [
