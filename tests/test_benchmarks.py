@@ -1,13 +1,18 @@
 """The benchmarks, as a user calls them, in their shortest form."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+
+from advens import models
+from advens.ensemble import logits_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -52,3 +57,104 @@ def test_attack_cells(tmp_path):
     seconds = {name: took for name, [took] in found["seconds"].items()}
     needed = sum(passes[name] * seconds[name] for name in passes)
     assert_allclose(found["ratios"], seconds["cells"] / needed, rtol=1e-6)
+
+
+def test_training(tmp_path):
+    arguments = ("--batch_size=8", "--steps=2", "--matrix_size=64")
+    found = record("training", tmp_path / "out.json", *arguments)
+    contenders = {
+        *("advens, float32", "advens, bfloat16"),
+        *("keras fit, float32", "keras fit, no XLA, float32"),
+    }
+    left_out = ["advens, stacked: the backend is not JAX"]
+    if importlib.util.find_spec("torch"):
+        contenders |= {"PyTorch, float32", "PyTorch, bfloat16"}
+    else:
+        left_out.append("PyTorch: not installed")
+    assert found["left_out"] == left_out
+    for name in ("samples_per_second", "ratios", "shares"):
+        assert found[name].keys() == contenders
+        assert all(value > 0 for [value] in found[name].values())
+    speeds = {name: speed for name, [speed] in found["samples_per_second"].items()}
+    for name, ratio in found["ratios"].items():
+        assert_allclose(ratio, speeds["advens, float32"] / speeds[name], rtol=1e-6)
+    for name, share in found["shares"].items():
+        rate = found["matrix_product_flops_per_second"][name.split()[-1]]
+        want = speeds[name] * found["step_flops"] / np.array(rate)
+        assert_allclose(share, want, rtol=1e-6)
+
+
+def test_scaling(tmp_path):
+    sizes = {
+        "num_members": [1, 2],
+        "num_images": [4, 8],
+        "num_steps": [1, 2],
+        "batch_size": [2, 4],
+        "n_jobs": [1, 2],
+    }
+    arguments = [f"--{name}={a},{b}" for name, (a, b) in sizes.items()]
+    arguments += ["--train_members=2", "--train_images=64", "--epochs=1"]
+    found = record("scaling", tmp_path / "out.json", *arguments)
+    for name, values in sizes.items():
+        sweep = found[name]
+        assert sweep["values"] == values
+        [[first], [second]] = sweep["seconds"]
+        assert min(first, second) > 0
+        # Double the units, but half the work of a process for double the processes.
+        ratio = 0.5 if name == "n_jobs" else 2
+        want = [[1], [second / first / ratio]]
+        assert_allclose(sweep["relative"], want, rtol=1e-6)
+        n = 1 if name == "n_jobs" else values[0]
+        line = sweep["slope"] * np.array([n, ratio * n]) + sweep["constant"]
+        assert_allclose(line, [first, second], rtol=1e-6)
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_step_flops(benchmarks):
+    from arithmetic import step_flops
+
+    # Multiply-adds: 3x3 convolutions onto 26x26 and 24x24; 12x12 pixels flattened.
+    first = 26 * 26 * 9 * 1 * 32
+    forward = first + 24 * 24 * 9 * 32 * 32 + 12 * 12 * 32 * 128 + 128 * 10
+    assert step_flops(models.TABLE1) == 2 * (3 * forward - first) == 36_175_872
+    first = 32 * 32 * 9 * 3 * 32
+    forward = (
+        first
+        + 32 * 32 * 9 * 32 * 32
+        + 16 * 16 * 9 * (32 * 64 + 64 * 64)
+        + 8 * 8 * 9 * (64 * 128 + 128 * 128)
+        + 4 * 4 * 128 * 512
+        + 512 * 10
+    )
+    assert step_flops(models.TABLE3) == 2 * (3 * forward - first) == 236_353_536
+
+
+@pytest.mark.parametrize("logits", ["relu", "linear", "dense"])
+def test_torch_networks_are_those_of_keras(benchmarks, logits):
+    torch = pytest.importorskip("torch")
+    from torch_networks import build, copy_weights
+
+    architecture = models.Architecture(
+        input_shape=(9, 14, 2),
+        blocks=((3, 4), (5,)),
+        block_dropout=(0.0, 0.2),
+        units=6,
+        padding="same",
+        logits=logits,
+        num_classes=3,
+    )
+    source = models.build(architecture, seed=0)
+    # No logit shall be zero, whatever the weights are: a ReLU follows most.
+    source.set_weights([w + 0.1 for w in source.get_weights()])
+    network = build(architecture)
+    copy_weights(source, network)
+    x = np.random.default_rng(1).random((4, 9, 14, 2), np.float32)
+    with torch.no_grad():
+        logits = network.eval()(torch.from_numpy(x).movedim(-1, 1)).numpy()
+    want = logits_model(source)(x)
+    assert (logits != 0).any()
+    assert_allclose(logits, want, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,64 @@
+"""The networks of `advens.models` in PyTorch, with weights from Keras."""
+
+from collections.abc import Iterator
+
+import keras
+import torch
+from torch import nn
+
+from advens.models import Architecture
+
+
+def build(architecture: Architecture) -> nn.Sequential:
+    """Build a network that maps `(n, c, h, w)` float32 images to logits."""
+    height, width, channels = architecture.input_shape
+
+    def layers() -> Iterator[nn.Module]:
+        in_channels = channels
+        for filters, rate in zip(
+            architecture.blocks, architecture.block_dropout, strict=True
+        ):
+            for num_filters in filters:
+                yield nn.Conv2d(
+                    in_channels, num_filters, 3, padding=architecture.padding
+                )
+                yield nn.ReLU()
+                in_channels = num_filters
+            yield nn.MaxPool2d(2)
+            if rate:
+                yield nn.Dropout(rate)
+        yield nn.Flatten()
+        yield nn.LazyLinear(architecture.units)
+        yield nn.ReLU()
+        if architecture.dropout:
+            yield nn.Dropout(architecture.dropout)
+        in_features = architecture.units
+        if architecture.logits != "linear":
+            yield nn.Linear(in_features, architecture.num_classes)
+            yield nn.ReLU()
+            in_features = architecture.num_classes
+        if architecture.logits != "relu":
+            yield nn.Linear(in_features, architecture.num_classes)
+
+    network = nn.Sequential(*layers())
+    # The lazy layer learns its size.
+    network(torch.zeros(1, channels, height, width))
+    return network
+
+
+def copy_weights(source: keras.Model, network: nn.Module) -> None:
+    """Copy the weights of a Keras network into the PyTorch one of its architecture."""
+    channels = source.input_shape[-1]
+    arrays = []
+    for array in source.get_weights():
+        if array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)
+            channels = len(array)
+        elif array.ndim == 2:
+            # Keras flattens (h, w, c), PyTorch (c, h, w).
+            pixels = len(array) // channels
+            array = array.reshape(pixels, channels, -1).transpose(2, 1, 0)
+            array = array.reshape(len(array), pixels * channels)
+            channels = 1
+        arrays.append(torch.tensor(array))
+    network.load_state_dict(dict(zip(network.state_dict(), arrays, strict=True)))
