@@ -1,5 +1,8 @@
 """Small members: linear ones with weights that the tests know, and convolutions."""
 
+import os
+import tempfile
+
 import keras
 import numpy as np
 import pytest
@@ -7,17 +10,10 @@ from keras import layers
 
 from advens.ensemble import Ensemble
 
-
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(tmp_path_factory):
-    """Let JAX compile a program once, though several tests need it."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        directory = tmp_path_factory.mktemp("compiled")
-        jax.config.update("jax_compilation_cache_dir", str(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
+# JAX compiles a program once, though several tests and processes need it.
+_COMPILED = tempfile.TemporaryDirectory()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Member, pixel, class.
 KERNELS = np.array(
