@@ -12,6 +12,7 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 __all__ = [
+    "anomaly",
     "attacks",
     "claims",
     "datasets",
@@ -22,6 +23,7 @@ __all__ = [
     "figures",
     "files",
     "gradients",
+    "ledger",
     "manifest",
     "models",
     "paper",

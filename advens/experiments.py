@@ -98,6 +98,7 @@ class Run:
         row: str,
         members: Sequence[Member],
         threats: Sequence[Threat | None],
+        attacks: Sequence[Attack] | None = None,
     ) -> list[dict[str, Outcomes]]:
         """Attack the ensemble of trained members.
 
@@ -105,11 +106,13 @@ class Run:
             row: to which they belong.
             members: one or more.
             threats: the gradients that the attacks follow; None for no attack.
+            attacks: None for the run's.
 
         Returns:
             For each threat, the outcomes by the attack's name; by `"none"` without one.
         """
         start = time.monotonic()
+        attacks = self.attacks if attacks is None else attacks
         address = {
             "members": [member.digest for member in members],
             "test": self.dataset.checksums["test"],
@@ -118,7 +121,7 @@ class Run:
         images = len(self.dataset.x_test) * len(threats)
         with self.bars.attacks(recipes.label(row), images) as advance:
             for threat in threats:
-                attacks = self.attacks if threat else ()
+                followed = attacks if threat else ()
                 outcomes = stored_outcomes(
                     self.store,
                     address,
@@ -126,10 +129,10 @@ class Run:
                     self.dataset.x_test,
                     self.dataset.y_test,
                     threat=threat,
-                    attacks=attacks,
+                    attacks=followed,
                     on_images=advance,
                 )
-                names = [attack.name for attack in attacks] or ["none"]
+                names = [attack.name for attack in followed] or ["none"]
                 found.append(dict(zip(names, outcomes, strict=True)))
         self._took(f"attack {row}", start)
         return found

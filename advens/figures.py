@@ -1,4 +1,4 @@
-"""Figures 1 and 2, drawn from images and from the cells of Table 2 alone."""
+"""The figures, drawn from images and from the frames of the tables alone."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ _COLORS: Final = dict(
         strict=True,
     )
 )
+
+# Of the anomaly.
+_MARKERS: Final = dict(zip(SERIES, "os^", strict=False)) | {"ensemble_gradient": "D"}
+_LABELS: Final = {
+    "true": "true labels",
+    "predicted": "labels predicted once",
+    "repredicted": "labels predicted at every step",
+}
 
 _NAMES: Final = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 _WIDTH: Final = 7.0  # inches: both columns of a page
@@ -232,6 +240,40 @@ def _draw_bars(ax: Axes, cells: pd.DataFrame) -> None:
     ax.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
     ax.tick_params(length=0)
     ax.grid(axis="y")
+
+
+@style.context(_STYLE)
+def anomaly(points: pd.DataFrame, deviations: Sequence[str]) -> Figure:
+    """Draw accuracy against BIM's steps: a panel a reading of the labels.
+
+    Args:
+        points: as of `anomaly.tidy`, of one data set and method.
+        deviations: see `experiments.Run.deviations`.
+    """
+    figure = Figure(figsize=(_WIDTH, 2.6), layout="constrained")
+    dataset, method, *budget = points[["dataset", "method", "eps", "step_size"]].iloc[0]
+    title = "{}, {}, BIM (ε = {:g}, α = {:g})".format(_NAMES[dataset], method, *budget)
+    figure.suptitle(_titled(title, deviations, width=115))
+    axes = figure.subplots(1, len(_LABELS), sharex=True, sharey=True)
+    for ax, (labels, heading) in zip(axes, _LABELS.items(), strict=True):
+        panel = points[points["labels"] == labels].set_index(["column", "box"])
+        for i, (column, marker) in enumerate(_MARKERS.items()):
+            for box, suffix in ((False, ""), (True, ", box")):
+                ax.plot(
+                    *panel.loc[(column, box), ["num_steps", "accuracy"]].to_numpy().T,
+                    marker + ("--" if box else "-"),
+                    color=colormaps["viridis"](0.28 * i),
+                    markersize=3,
+                    linewidth=1,
+                    label=SERIES.get(column, "Ensemble Gradient") + suffix,
+                )
+        ax.set(title=heading, xlabel="n, steps of BIM")
+        ax.grid(axis="y")
+    axes[0].set(ylabel="accuracy", ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
+    axes[0].set_xticks(points["num_steps"].unique())
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    return figure
 
 
 def _titled(title: str, deviations: Sequence[str], *notes: str, width: int) -> str:

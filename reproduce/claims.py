@@ -18,11 +18,12 @@ def claims() -> None:
     """Read, judge, write and print."""
     from rich.console import Console
 
-    from advens import claims as ledger
+    from advens import ledger
+    from advens.claims import judge
 
     results_dir = Path(RESULTS_DIR.value)
     cells, notes = ledger.load(results_dir)
-    frame = ledger.judge(cells)
+    frame = judge(cells)
     paths = ledger.write(frame, notes, out_dir=results_dir)
     # Wide enough for the ledger also where the output is no terminal.
     console = Console(width=max(120, Console().width))

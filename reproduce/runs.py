@@ -4,7 +4,7 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reproduce.shared_flags import FLAGS, all_values, values
 
@@ -32,7 +32,7 @@ def make_run(*more: str) -> "Run":
         **values("dataset", "box", "fgsm_eps", "bim_eps"),
         **values("bim_step_size", "bim_num_steps"),
     )
-    _check_writable(Path(FLAGS.out_dir))
+    check_writable("out_dir")
     dataset = datasets.load(FLAGS.dataset, data_dir=FLAGS.data_dir)
     return experiments.Run(
         dataset=dataset.subset(FLAGS.train_images, FLAGS.test_images),
@@ -58,21 +58,10 @@ def publish(
     from rich.console import Console
 
     from advens import tables
-    from advens.manifest import manifest
 
     deviations = run.deviations()
-    record = manifest(
-        flags=all_values(),
-        settings=dataclasses.asdict(run.settings),
-        attacks=[dataclasses.asdict(attack) for attack in run.attacks],
-        differs_from_the_paper=deviations,
-        seeds={"run": run.seed, "members": run.member_seeds},
-        data={"name": run.dataset.name, "sha256": run.dataset.checksums},
-        restarts=run.restarts,
-        seconds_per_stage=run.seconds,
-    )
     stem = f"{name}_{run.dataset.name}"
-    paths = tables.write(cells, record, out_dir=Path(FLAGS.out_dir), name=stem)
+    paths = tables.write(cells, record(run), out_dir=Path(FLAGS.out_dir), name=stem)
     title = f"Table {name[-1]} on {run.dataset.name}"
     if deviations:
         title += f" ({', '.join(deviations)})"
@@ -86,13 +75,31 @@ def publish(
         console.print(f"wrote {path}", highlight=False)
 
 
-def _check_writable(directory: Path) -> None:
+def record(run: "Run") -> dict[str, Any]:
+    """Return the manifest of a run that has ended."""
+    from advens.manifest import manifest
+
+    return manifest(
+        flags=all_values(),
+        settings=dataclasses.asdict(run.settings),
+        attacks=[dataclasses.asdict(attack) for attack in run.attacks],
+        differs_from_the_paper=run.deviations(),
+        seeds={"run": run.seed, "members": run.member_seeds},
+        data={"name": run.dataset.name, "sha256": run.dataset.checksums},
+        restarts=run.restarts,
+        seconds_per_stage=run.seconds,
+    )
+
+
+def check_writable(flag: str) -> None:
+    """Raise an `OSError` if the directory that a flag names cannot be written."""
+    directory = Path(values(flag)[flag])
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
         raise OSError(
-            f"`out_dir` must be a directory that can be written ({error.strerror}). "
-            f"Received: out_dir={str(directory)!r}"
+            f"`{flag}` must be a directory that can be written ({error.strerror}). "
+            f"Received: {flag}={str(directory)!r}"
         ) from error

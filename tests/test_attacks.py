@@ -125,6 +125,42 @@ def test_craft_equals_each_attack_alone(convs, images):
     assert craft(gradient, *images, []) == []
 
 
+@pytest.mark.parametrize("box", [False, True])
+@pytest.mark.parametrize("labels", ["true", "predicted", "repredicted"])
+def test_every_iterate_equals_bim_that_stops_there(convs, images, labels, box):
+    gradient = mean_member_gradient(convs, labels=labels)
+    settings = {"eps": 0.2, "step_size": 0.08, "box": box}
+    # In any order; the ball binds from the third step on.
+    walk = [Attack(f"BIM {n}", num_steps=n, **settings) for n in (5, 1, 2, 4, 3)]
+    got = craft(gradient, *images, walk)
+    for attack, iterate in zip(walk, got, strict=True):
+        alone = bim(gradient, *images, num_steps=attack.num_steps, **settings)
+        assert_array_equal(iterate.x_adv, alone.x_adv)
+        assert_array_equal(iterate.zero_gradient, alone.zero_gradient)
+    assert len(np.unique([iterate.x_adv for iterate in got], axis=0)) == 5
+
+
+def test_iterates_need_no_more_gradients_than_the_last_one():
+    calls = []
+    walk = [Attack("BIM", 1, 0.1, n) for n in (3, 5, 1, 2, 5)]
+    got = craft(lambda x, y: calls.append(y) or x, X, Y, walk)
+    assert len(calls) <= 5
+    assert_array_equal(got[1].x_adv, got[4].x_adv)
+
+
+def test_zero_gradients_are_those_up_to_the_iterate():
+    # The gradient of an image vanishes where the walk has come to this far.
+    at = np.array([9, 0, 0.1, 0.2], "float32").reshape(4, 1, 1, 1)
+
+    def gradient(x, y):
+        return ops.cast(ops.abs(x - at) > 0.01, "float32")
+
+    walk = [Attack("BIM", 1, 0.1, n) for n in (1, 2, 3)]
+    x = np.zeros((4, 2, 2, 1), "float32")
+    for n, got in enumerate(craft(gradient, x, Y[:4], walk), start=1):
+        assert_array_equal(np.flatnonzero(got.zero_gradient), range(1, n + 1))
+
+
 def test_craft_shares_the_first_gradient():
     calls = []
     craft(lambda x, y: calls.append(y) or x, X, Y, ATTACKS[:1] * 3)

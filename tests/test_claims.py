@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from numpy.testing import assert_allclose
 from rich.console import Console
 
-from advens import claims, paper, recipes, tables
+from advens import claims, ledger, paper, recipes, tables
 from advens.paper import CLAIMS, Claim
 from advens.tables import Cell
 from reproduce import claims as script
@@ -320,7 +320,7 @@ def test_damaged_file(tmp_path, monkeypatch, capsys, name):
 def test_terminal():
     frame = claims.judge([cell(A, 600), cell(B, 500)], claims=[claim(f"{A} > {B}")])
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(claims.render(frame))
+    console.print(ledger.render(frame))
     text = console.export_text()
     for shown in ("mnist", "key", "What it says.", "1/1", "1.6e-30", "reproduced"):
         assert shown in text

@@ -87,6 +87,16 @@ def test_attacked_images_are_judged(ensemble, images, threat):
     assert found[0].ensemble.mean() < evaluate(ensemble, x, y)[0].ensemble.mean()
 
 
+@pytest.mark.parametrize("threat", THREATS)
+def test_outcomes_of_each_step(ensemble, images, threat):
+    steps = [Attack(f"BIM {n}", 0.2, 0.07, n) for n in range(1, 6)]
+    found = evaluate(ensemble, *images, threat=threat, attacks=steps)
+    for attack, outcomes in zip(steps, found, strict=True):
+        alone = evaluate(ensemble, *images, threat=threat, attacks=[attack])
+        assert_same([outcomes], alone)
+    assert (found[0].members != found[-1].members).any()
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 11, 500])
 def test_any_batch_size_gives_the_same(ensemble, images, batch_size):
     options = {"threat": Threat("mean_member"), "attacks": ATTACKS}

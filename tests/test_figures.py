@@ -1,3 +1,6 @@
+import itertools
+from typing import get_args
+
 import numpy as np
 import pytest
 from absl import flags
@@ -7,10 +10,10 @@ from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from advens import experiments, figures, paper, store, tables, training
+from advens import anomaly, experiments, figures, paper, store, tables, training
 from advens.attacks import Attack, bim
 from advens.datasets import Dataset, load
-from advens.gradients import member_gradient
+from advens.gradients import Labels, member_gradient
 from advens.recipes import Settings
 from advens.tables import Cell
 from reproduce import figure1, figure2, shared_flags, table2, table4  # noqa: F401
@@ -95,6 +98,55 @@ def test_bars_whiskers_and_markers_are_the_cells():
     ]
 
 
+def points(dataset="mnist"):
+    """Return a point of the anomaly for each column, labels, box and step."""
+    counts = iter(np.random.default_rng(8).permutation(501))
+    found = []
+    for column in anomaly.COLUMNS:
+        for labels in ("repredicted", "true", "predicted"):
+            for box, n in itertools.product((True, False), range(1, 13)):
+                correct = np.arange(500)[None] < next(counts)
+                zero = np.zeros_like(correct)
+                cell = Cell(dataset, "BIM", "bagging", column, correct, zero)
+                attack = Attack("BIM", 0.2, 0.025, n, box)
+                found.append(anomaly.Point(column, labels, attack, cell))
+    return found
+
+
+def test_anomaly_has_a_panel_a_reading_and_a_line_a_gradient_and_box():
+    frame = anomaly.tidy(points())
+    figure = figures.anomaly(frame, ["test_images=1000 of 10000"])
+    assert figure.get_suptitle().split("\n") == [
+        "MNIST, Bagging, BIM (ε = 0.2, α = 0.025)",
+        "differs from the paper: test_images=1000 of 10000",
+    ]
+    assert list(panels(figure)) == [
+        *("true labels", "labels predicted once", "labels predicted at every step")
+    ]
+    names = {
+        "grad1_single": "Grad. 1 Single",
+        "grad1_ensemble": "Grad. 1 Ensemble",
+        "grad2_ensemble": "Grad. 2 Ensemble",
+        "ensemble_gradient": "Ensemble Gradient",
+    }
+    for labels, ax in zip(get_args(Labels), figure.axes, strict=True):
+        lines = {line.get_label(): line for line in ax.lines}
+        assert len(lines) == len(ax.lines) == 8
+        for column, box in itertools.product(names, (False, True)):
+            line = lines[names[column] + ", box" * box]
+            assert line.get_linestyle() == ("--" if box else "-")
+            ours = frame[
+                (frame["labels"] == labels)
+                & (frame["column"] == column)
+                & (frame["box"] == box)
+            ]
+            assert_allclose(line.get_xdata(), range(1, 13))
+            assert_allclose(line.get_ydata(), ours["accuracy"], rtol=1e-12)
+    assert len({line.get_color() for line in ax.lines}) == 4
+    assert len({line.get_marker() for line in ax.lines}) == 4
+    assert legend(figure) == [n + box for n in names.values() for box in ("", ", box")]
+
+
 def test_only_the_repredicted_series_is_hatched():
     figure = figures.figure2(tables.tidy(cells()), {"mnist": []})
     bars = [c for c in figure.axes[0].containers if hasattr(c, "patches")]
@@ -129,10 +181,12 @@ def test_what_is_missing_is_left_out_and_named():
         assert len(ax.patches) == 1
 
 
-@pytest.mark.parametrize("name", ["figure1", "figure2"])
+@pytest.mark.parametrize("name", ["figure1", "figure2", "anomaly"])
 def test_nothing_overlaps_or_is_too_small(name):
     if name == "figure1":
         figure = figures.figure1([examples(), examples()])
+    elif name == "anomaly":
+        figure = figures.anomaly(anomaly.tidy(points()), ["epochs=1"] * 20)
     else:
         frame = tables.tidy(cells() + cells("cifar10"))
         figure = figures.figure2(frame, {"mnist": ["epochs=1"] * 9, "cifar10": []})

@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
+from numpy.testing import assert_allclose, assert_array_equal
 
-from reproduce import common, shared_flags, table2, table4
+from advens import evaluation, tables
+from reproduce import anomaly, common, shared_flags, table2, table4
 
 SCRIPTS = Path(table2.__file__).parent
 REDUCED = ("--num_members=2", "--epochs=1", "--train_images=128", "--test_images=20")
@@ -74,6 +77,56 @@ def test_table4_writes(tmp_path, monkeypatch, capsys):
     assert "rho=0.25, distillation=papernot" in capsys.readouterr().out
 
 
+def outcomes(name):
+    with np.load(f"results/{name}_outcomes.npz") as arrays:
+        cells = tables.unpack(dict(arrays))
+    return {(cell.attack, cell.column): cell for cell in cells}
+
+
+def modified(directory):
+    return {path: path.stat().st_mtime_ns for path in Path(directory).iterdir()}
+
+
+def test_anomaly_writes_draws_and_is_resumed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call(table2.table2, *REDUCED, "--methods=bagging")
+    trained = modified("advens-work/member")
+    call(anomaly.anomaly, *REDUCED, "--method=bagging", "--num_grad1=1")
+    assert modified("advens-work/member") == trained
+    printed = capsys.readouterr().out
+    files = [
+        *(f"results/anomaly_digits{end}" for end in (".csv", ".json", "_outcomes.npz")),
+        *(f"figures/anomaly_digits{end}" for end in (".pdf", ".png")),
+    ]
+    assert all(f"wrote {file}" in printed for file in files)
+    written = {file: Path(file).read_bytes() for file in files}
+    assert json.loads(written[files[1]])["flags"]["num_grad1"] == 1
+
+    frame = pd.read_csv(files[0])
+    names = ["column", "labels", "box", "num_steps"]
+    assert len(frame) == len(frame[names].drop_duplicates()) == 4 * 3 * 2 * 12
+    accuracy = frame.set_index(names)["accuracy"]
+    assert f"{accuracy['grad2_ensemble', 'repredicted', True, 8]:.4f}" in printed
+    # After the paper's steps, what Table 2 has; it has each member's Grad. 1.
+    ours, theirs = outcomes("anomaly_digits"), outcomes("table2_digits")
+    for column, labels, column2 in (
+        ("grad1_single", "true", "grad1_single"),
+        ("grad1_ensemble", "true", "grad1_ensemble"),
+        ("grad2_ensemble", "true", "grad2_ensemble"),
+        ("grad2_ensemble", "repredicted", "grad2_ensemble_repredicted"),
+        ("ensemble_gradient", "true", "ensemble_gradient"),
+    ):
+        cell, want = ours["BIM 8", f"{column}_{labels}"], theirs["BIM", column2]
+        assert_array_equal(cell.correct, want.correct[:1])
+        assert_array_equal(cell.zero_gradient, want.zero_gradient[:1])
+        assert_allclose(accuracy[column, labels, False, 8], cell.accuracy, atol=1e-6)
+
+    monkeypatch.setattr(evaluation, "_batches", None)
+    call(anomaly.anomaly, *REDUCED, "--method=bagging", "--num_grad1=1")
+    for file in files[:1] + files[2:]:
+        assert Path(file).read_bytes() == written[file]
+
+
 @pytest.mark.parametrize(
     ("function", "flag", "message"),
     [
@@ -91,6 +144,14 @@ def test_table4_writes(tmp_path, monkeypatch, capsys):
         (table4.table4, "--rows=bagging+boosting", "Received: row='boosting'"),
         (table4.table4, "--rho=1.5", r"`rho` must be in \[0, 1\]"),
         (table4.table4, "--num_singles=0", "`num_singles` must be >= 1"),
+        (anomaly.anomaly, "--method=boosting", "Received: row='boosting'"),
+        (anomaly.anomaly, "--method=adv_train", "`row` must be of an ensemble"),
+        (anomaly.anomaly, "--max_num_steps=7", "`max_num_steps` must be >= .* 8."),
+        (anomaly.anomaly, "--num_grad1=11", "`num_grad1` must be from 1 to 10"),
+        (anomaly.anomaly, "--num_grad1=0", "`num_grad1` must be from 1 to 10"),
+        (anomaly.anomaly, "--box", "`box` has no place here"),
+        (anomaly.anomaly, "--fgsm_eps=0.1", "`fgsm_eps` has no place here"),
+        (anomaly.anomaly, "--figures_dir=occupied", "`figures_dir` must be a directo"),
     ],
 )
 def test_bad_flags_are_found_before_any_training(
