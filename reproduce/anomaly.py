@@ -4,7 +4,7 @@ It attacks an ensemble of Table 2 through Grad. 1, Grad. 2 and the ensemble's ow
 gradient, with true labels, labels predicted once, and labels predicted again at every
 step, in the box and out of it, and judges each of the first twelve iterates.
 `python reproduce/anomaly.py` needs no data. Unless `--test_images` says otherwise it
-attacks the first 180 test images of the digits and the first 1,000 of MNIST and
+attacks the first 100 test images of the digits and the first 1,000 of MNIST and
 CIFAR-10. It shares its flags and its store with `table2.py`, whose members are not
 trained again, and may be killed: the same command goes on.
 """
@@ -42,7 +42,7 @@ def anomaly() -> None:
                 f"FGSM not at all. Received: {name}={FLAGS[name].value}"
             )
     if FLAGS.test_images is None:
-        FLAGS["test_images"].value = 180 if FLAGS.dataset == "digits" else 1000
+        FLAGS["test_images"].value = 100 if FLAGS.dataset == "digits" else 1000
 
     from rich.console import Console
 

@@ -147,6 +147,24 @@ def test_anomaly_has_a_panel_a_reading_and_a_line_a_gradient_and_box():
     assert legend(figure) == [n + box for n in names.values() for box in ("", ", box")]
 
 
+def test_the_table_of_the_anomaly_is_that_of_one_step_and_has_the_paper_beneath():
+    frame = anomaly.tidy(points()).set_index(["column", "labels", "box", "num_steps"])
+    for dataset, theirs in (("mnist", ["0.1110", "0.7068", "0.9233"]), ("digits", [])):
+        table = anomaly.render(points(dataset), num_steps=8, title="title")
+        rows = [
+            list(row) for row in zip(*(c.cells for c in table.columns), strict=True)
+        ]
+        if theirs:
+            assert rows.pop() == ["paper", "", *theirs, ""]
+        keys = itertools.product(get_args(Labels), (False, True))
+        for row, (labels, box) in zip(rows, keys, strict=True):
+            accuracies = [
+                f"{frame['accuracy'][column, labels, box, 8]:.4f}"
+                for column in anomaly.COLUMNS
+            ]
+            assert row == [labels, "yes" if box else "no", *accuracies]
+
+
 def test_only_the_repredicted_series_is_hatched():
     figure = figures.figure2(tables.tidy(cells()), {"mnist": []})
     bars = [c for c in figure.axes[0].containers if hasattr(c, "patches")]
