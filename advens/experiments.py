@@ -40,6 +40,7 @@ class Run:
         num_members: classifiers in an ensemble, >= 1.
         seed: the run seed, from which each member's is drawn; >= 0.
         n_jobs: processes that train, >= 1.
+        stack: see `training.fit_members`.
         bars: where progress is shown.
         seconds: seconds of this run a stage; filled in as it goes.
         restarts: how often each member of a row was started again; likewise.
@@ -52,16 +53,18 @@ class Run:
     num_members: int = paper.NUM_MEMBERS
     seed: int = 0
     n_jobs: int = 1
+    stack: int | None = None
     bars: Bars = dataclasses.field(default_factory=Bars)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     restarts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, low in (("num_members", 1), ("seed", 0), ("n_jobs", 1)):
+        for name, low in (("num_members", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ValueError(
                     f"`{name}` must be >= {low}. Received: {name}={getattr(self, name)}"
                 )
+        training.check_jobs(self.n_jobs, self.stack)
         make_optimizer(self.settings.optimizer, self.settings.learning_rate)
         self._ensemble: Ensemble | None = None
         self._loaded: Sequence[Member] = ()
@@ -89,7 +92,13 @@ class Run:
         start = time.monotonic()
         shown = [*teachers(members), *members]
         with self.bars.training(recipes.label(row), shown, self.store):
-            training.fit_members(members, self.dataset, self.store, n_jobs=self.n_jobs)
+            training.fit_members(
+                members,
+                self.dataset,
+                self.store,
+                n_jobs=self.n_jobs,
+                stack=self.stack,
+            )
         self.restarts[row] = [training.restarts(m, self.store) for m in members]
         self._took(f"train {row}", start)
 

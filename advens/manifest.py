@@ -15,6 +15,9 @@ import advens
 _PACKAGES: Final = (
     *("keras", "tensorflow", "jax", "numpy", "pandas", "scikit-learn", "scipy"),
     *("statsmodels", "seaborn", "joblib", "absl-py", "rich"),
+    # Beside which the benchmarks set it.
+    *("adversarial-robustness-toolbox", "cleverhans", "foolbox", "torch"),
+    "torchattacks",
 )
 
 

@@ -49,9 +49,7 @@ def fit_members(
         stack: on the JAX backend, how many members of one architecture train in one
             program, see `advens.stacked`; None for as many as fit into the memory.
     """
-    if n_jobs < 1:
-        raise ValueError(f"`n_jobs` must be >= 1. Received: n_jobs={n_jobs}")
-    check_stack(stack, n_jobs)
+    check_jobs(n_jobs, stack)
     if first := teachers(members):
         fit_members(first, dataset, store, n_jobs=n_jobs, stack=stack)
     # Each once, if several rows share it.
@@ -79,8 +77,10 @@ def fit_member(member: Member, dataset: Dataset, store: Store) -> None:
     _fit([member], dataset.x_train, dataset.y_train, store)
 
 
-def check_stack(stack: int | None, n_jobs: int) -> None:
-    """Raise a `ValueError` unless members can be stacked so, see `fit_members`."""
+def check_jobs(n_jobs: int, stack: int | None) -> None:
+    """Raise a `ValueError` unless members can be trained so, see `fit_members`."""
+    if n_jobs < 1:
+        raise ValueError(f"`n_jobs` must be >= 1. Received: n_jobs={n_jobs}")
     if stack is None:
         return
     if stack < 1:

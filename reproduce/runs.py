@@ -39,7 +39,7 @@ def make_run(*more: str) -> "Run":
         settings=settings,
         attacks=attacks,
         store=store.Store(FLAGS.work_dir),
-        **values("num_members", "seed", "n_jobs"),
+        **values("num_members", "seed", "n_jobs", "stack"),
         bars=Bars(show=True),
     )
 

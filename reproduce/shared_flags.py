@@ -42,6 +42,11 @@ flags.DEFINE_float("bim_step_size", None, "Change of a pixel in one step of BIM.
 flags.DEFINE_integer("bim_num_steps", None, "Steps of BIM.")
 flags.DEFINE_integer("seed", 0, "Run seed, from which each member's seed is drawn.")
 flags.DEFINE_integer("n_jobs", 1, "Processes that train, each with its share of cores.")
+flags.DEFINE_integer(
+    "stack",
+    None,
+    "Members that train in one program, on Keras's JAX backend; default: what fits.",
+)
 flags.DEFINE_enum(
     "precision",
     "float32",

@@ -122,7 +122,10 @@ def test_table4_trains_no_member_twice(root, table2, monkeypatch):
     monkeypatch.setattr(
         training,
         "_fit",
-        lambda member, *args: (trained.append(member), fit(member, *args)),
+        lambda members, *args, **options: (
+            trained.extend(members),
+            fit(members, *args, **options),
+        ),
     )
     rows = ["adv_train", "def_dist", "bagging+adv_train", "bagging+def_dist"]
     cells = experiments.table4(make_run(root), rows, num_singles=2)

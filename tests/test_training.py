@@ -365,3 +365,9 @@ def test_network_that_always_dies_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="stays alive in 20 attempts"):
         fit_member(make(architecture=RELU), DATA, Store(tmp_path))
     assert len(seeds) == 20
+
+
+@pytest.mark.skipif(bool(ONE_BY_ONE), reason="of the TensorFlow backend")
+def test_stacks_are_not_for_tensorflow(tmp_path):
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax.* stack=2 with .*tensorf"):
+        fit_members([make()], DATA, Store(tmp_path), stack=2)

@@ -1,0 +1,54 @@
+"""What holds across Keras's backends, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(
+        [sys.executable, *command],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_backends_judge_the_same_weights_alike(tmp_path):
+    arguments = ("--num_members=2", "--epochs=1", "--rounds=1")
+    run(ROOT / "benchmarks/backends.py", f"--out={tmp_path / 'out.json'}", *arguments)
+    found = json.loads((tmp_path / "out.json").read_text())
+    # FGSM and BIM through each member, and through the ensemble in three ways.
+    assert len(found["agreement"]) == 10
+    assert min(found["agreement"].values()) >= 0.998
+
+
+WITHOUT_TENSORFLOW = """
+import runpy, sys
+sys.modules["tensorflow"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_jax_needs_no_tensorflow(tmp_path):
+    run(
+        *("-c", WITHOUT_TENSORFLOW, ROOT / "reproduce/table4.py"),
+        *("--rows=bagging+def_dist,adv_train", "--num_members=2", "--stack=2"),
+        *("--epochs=1", "--train_images=130", "--test_images=10"),
+        *(f"--out_dir={tmp_path}", f"--work_dir={tmp_path / 'work'}"),
+        KERAS_BACKEND="jax",
+    )
+    assert len(pd.read_csv(tmp_path / "table4_digits.csv")) == 2
+    manifest = json.loads((tmp_path / "table4_digits.json").read_text())
+    assert manifest["hardware"]["backend"] == "jax"
+    assert manifest["flags"]["stack"] == 2
