@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,11 @@ from advens import paper, tables
 from advens.claims import ALPHA, NOT_REPRODUCED, REPRODUCED
 from advens.files import atomic
 from advens.tables import Cell
+
+_HEADER: Final = (
+    *("claim", "section", "what it says", "held", "largest p", "verdict"),
+    "because",
+)
 
 
 def load(results_dir: Path) -> tuple[list[Cell], list[str]]:
@@ -89,13 +95,17 @@ def markdown(frame: pd.DataFrame, notes: Sequence[str]) -> str:
             "",
             f"## {dataset}",
             "",
-            "| claim | section | what it says | held | largest p | verdict | because |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-            *(
-                f"| `{row['key']}` | {row['section']} | {row['claim']} | "
-                f"{row['held']}/{row['total']} | {_shown(row['largest_adjusted_p'])} | "
-                f"{row['verdict']} | {row['reason']} |"
-                for row in part.to_dict("records")
+            *tables.markdown(
+                _HEADER,
+                [
+                    [
+                        *(f"`{row['key']}`", row["section"], row["claim"]),
+                        f"{row['held']}/{row['total']}",
+                        _shown(row["largest_adjusted_p"]),
+                        *(row["verdict"], row["reason"]),
+                    ]
+                    for row in part.to_dict("records")
+                ],
             ),
         ]
     return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -145,6 +145,12 @@ def render(cells: Sequence[Cell], *, title: str) -> Table:
     for names, row in rows.items():
         table.add_row(*names, *(row[column] for column in columns))
     return table
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(map(str, line))} |" for line in lines]
 
 
 def _marks(cell: Cell, rivals: Sequence[Cell], value: Callable[[Cell], float]) -> str:

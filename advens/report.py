@@ -1,0 +1,148 @@
+"""What the scripts wrote to results/, whatever rows and data sets that holds."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from advens import paper
+
+NAMES: Final = {
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "digits": "Digits (not in the paper)",
+}
+ROWS: Final = {
+    "table2": tuple(paper.METHODS),
+    "table4": tuple(paper.TABLE4["mnist"]),
+}
+# The paper has one number where we have two readings of the labels.
+_REREAD: Final = {
+    "grad2_ensemble_repredicted": "grad2_ensemble",
+    "bim_repredicted": "bim",
+}
+# What one reading of the paper has a value for: docs/protocol.md, "The anomaly".
+_DETERMINED: Final = {
+    "table2": {
+        *itertools.product(["FGSM"], paper.TABLE2_COLUMNS),
+        *(("BIM", "grad1_single"), ("BIM", "grad1_ensemble")),
+        ("BIM", "grad2_ensemble_repredicted"),
+    },
+    "table4": {("none", "no_attack"), ("FGSM", "fgsm"), ("BIM", "bim_repredicted")},
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stored:
+    """A table as its script wrote it.
+
+    Attributes:
+        cells: a row a cell, as of `tables.tidy` or `anomaly.tidy`.
+        record: the manifest.
+    """
+
+    cells: pd.DataFrame
+    record: Mapping[str, Any]
+
+    @property
+    def scale(self) -> str:
+        """A sentence: whether it is the paper's run or a reduced one."""
+        if differs := self.record["differs_from_the_paper"]:
+            return f"**Reduced**: it differs from the paper in {', '.join(differs)}."
+        return "At the paper's scale: what it states is kept."
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Results:
+    """What results/ holds.
+
+    Attributes:
+        tables: by table (`"table2"`, `"table4"`) and data set.
+        anomalies: by data set.
+        claims: as of `claims.judge`; empty if there are none.
+    """
+
+    tables: Mapping[tuple[str, str], Stored]
+    anomalies: Mapping[str, Stored]
+    claims: pd.DataFrame
+
+
+def load(results_dir: Path) -> Results:
+    """Read what the scripts wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such directory.
+        ValueError: if a table or its manifest is damaged.
+    """
+    if not results_dir.is_dir():
+        raise FileNotFoundError(
+            "`out_dir` must be a directory, that of the tables. "
+            f"Received: out_dir={str(results_dir)!r}"
+        )
+
+    def stored(name: str, dataset: str, ending: str) -> Iterator[Stored]:
+        stem = results_dir / f"{name}_{dataset}"
+        path, record = (stem.with_name(stem.name + e) for e in (ending, ".json"))
+        if path.exists():
+            try:
+                cells = pd.read_csv(path)
+                yield Stored(cells, json.loads(record.read_text("utf-8")))
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"{path} or its {record.name} cannot be read ({error}). Make them "
+                    f"again by: {command(name, dataset)} --out_dir={results_dir}"
+                ) from error
+
+    claims = [pd.read_csv(path) for path in sorted(results_dir.glob("claims*.csv"))]
+    return Results(
+        tables={
+            (table, dataset): found
+            for dataset, table in itertools.product(NAMES, ROWS)
+            for found in stored(table, dataset, "_cells.csv")
+        },
+        anomalies={
+            dataset: found
+            for dataset in NAMES
+            for found in stored("anomaly", dataset, ".csv")
+        },
+        claims=pd.concat(claims) if claims else pd.DataFrame(),
+    )
+
+
+def command(script: str, dataset: str) -> str:
+    """Return the command that makes a file."""
+    return f"python reproduce/{script}.py --dataset={dataset}"
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """Return the mean absolute differences from the paper, over determined cells.
+
+    Returns:
+        For each table and data set a row over all columns (attack and column are
+        `"all"`), then a row a column.
+    """
+    rows = []
+    for (table, dataset), stored in results.tables.items():
+        cells = compared(stored.cells).dropna(subset="difference")
+        keys = zip(cells["attack"], cells["column"], strict=True)
+        cells = cells[np.array([key in _DETERMINED[table] for key in keys], bool)]
+        columns = cells.groupby(["attack", "column"], sort=False)
+        for key, part in [(("all", "all"), cells), *columns] if len(cells) else ():
+            mean = part["difference"].abs().mean()
+            rows.append((dataset, table, *key, len(part), mean))
+    names = ["dataset", "table", "attack", "column", "num_cells"]
+    return pd.DataFrame(rows, columns=[*names, "mean_absolute_difference"])
+
+
+def compared(cells: pd.DataFrame) -> pd.DataFrame:
+    """Set the paper's value beside each of its readings."""
+    values = cells.set_index(["attack", "method", "column"])["paper"]
+    read = cells["column"].replace(_REREAD)
+    keys = zip(cells["attack"], cells["method"], read, strict=True)
+    theirs = np.array([values.get(key, np.nan) for key in keys])
+    return cells.assign(paper=theirs, difference=cells["accuracy"] - theirs)
