@@ -10,6 +10,7 @@ Each returns a `Gradient`, a function of images and labels. For a single model, 
 ensemble of one, where the three coincide.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any, Literal, get_args
 import keras
 from keras import ops
 
+from advens.convolutions import quick_input_gradients
 from advens.ensemble import Compute, Ensemble
 
 Labels = Literal["true", "predicted", "repredicted"]
@@ -113,7 +115,9 @@ def member_gradient(
             f"`index` must be from 0 to {len(ensemble) - 1}. Received: index={index}"
         )
     return Gradient(
-        lambda x: ensemble.member_logits(x, index, compute=compute)[None], labels, loss
+        lambda x: _member_logits(ensemble, x, index, compute=compute)[None],
+        labels,
+        loss,
     )
 
 
@@ -133,7 +137,7 @@ def mean_member_gradient(
         compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
     return Gradient(
-        functools.partial(ensemble.member_logits, compute=compute), labels, loss
+        lambda x: _member_logits(ensemble, x, compute=compute), labels, loss
     )
 
 
@@ -155,10 +159,16 @@ def ensemble_gradient(
         compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
     return Gradient(
-        lambda x: mean_log_probs(ensemble.member_logits(x, compute=compute))[None],
+        lambda x: mean_log_probs(_member_logits(ensemble, x, compute=compute))[None],
         labels,
         loss,
     )
+
+
+def _member_logits(ensemble: Ensemble, x: Any, *index: int, compute: Compute) -> Any:
+    quick = keras.backend.backend() == "tensorflow" and not use_xla()
+    with quick_input_gradients(ensemble) if quick else contextlib.nullcontext():
+        return ensemble.member_logits(x, *index, compute=compute)
 
 
 def mean_log_probs(member_logits: Any) -> Any:
@@ -173,16 +183,24 @@ def mean_log_probs(member_logits: Any) -> Any:
     return ops.logsumexp(log_probs, axis=0) - ops.log(float(member_logits.shape[0]))
 
 
+def on_gpu() -> bool:
+    """Say whether the backend computes on a GPU or another accelerator."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    _require_jax()
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
 def use_xla() -> bool:
     """Say whether to compile with XLA: not for TensorFlow on a CPU.
 
     There it made training 1.9 to 3.9 times and BIM 1.7 to 15 times slower.
     """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-    return True
+    return keras.backend.backend() != "tensorflow" or on_gpu()
 
 
 def compiled(function: Callable, model: keras.Model) -> Callable:
@@ -228,18 +246,20 @@ def input_gradient(losses: Callable[[Any], Any], x: Any) -> Any:
 def repeat(start: int, stop: int, body: Callable[[Any, Any], Any], state: Any) -> Any:
     """Return `state` after `state = body(i, state)` for each i from start to stop - 1.
 
-    It is a loop of the compiled program, but for JAX on a CPU: there XLA compiles the
-    convolutions of a loop into code 20 times slower, and the steps stand one after
-    another.
+    It is a loop of the compiled program on a GPU. On a CPU the steps stand one after
+    another: TensorFlow does not fuse the operations of a loop, which costs BIM a
+    quarter, and XLA compiles the convolutions of a loop into code 20 times slower.
     """
-    if keras.backend.backend() == "jax":
-        import jax
+    if on_gpu():
+        return ops.fori_loop(start, stop, body, state)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-        if jax.default_backend() == "cpu":
-            for i in range(start, stop):
-                state = body(i, state)
-            return state
-    return ops.fori_loop(start, stop, body, state)
+        # Traced once.
+        body = tf.function(functools.partial(body), autograph=False)
+    for i in range(start, stop):
+        state = body(ops.convert_to_tensor(i), state)
+    return state
 
 
 def _require_jax() -> None:

@@ -2,10 +2,7 @@
 
 The members' weights, optimizers and dropout seeds are stacked along a first axis, over
 which `jax.vmap` maps the training step; `jax.lax.scan` runs the steps of the epoch with
-the data on the device. Convolutions are written as matrix products, which become one
-batched product for the whole stack: XLA would turn stacked convolutions into grouped
-ones, and on a CPU it compiles those in a loop into code 20 to 30 times slower
-(docs/performance.md).
+the data on the device. Convolutions are `convolutions.MatmulConv2D`.
 """
 
 import functools
@@ -23,31 +20,6 @@ if TYPE_CHECKING:
 
 # Of the memory, for the members; the rest is left to the data and the compiler.
 _SHARE: Final = 0.5
-
-
-class MatmulConv2D(keras.layers.Conv2D):
-    """A convolution of stride 1 that is computed as one matrix product."""
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Multiply each image's patches, side by side, with the flattened kernel."""
-        kernel = keras.ops.convert_to_tensor(kernel)
-        height, width, *_ = kernel.shape
-        if self.padding == "same":
-            before = [(size - 1) // 2 for size in (height, width)]
-            after = [height // 2, width // 2]
-            sides = zip(before, after, strict=True)
-            inputs = jnp.pad(inputs, ((0, 0), *sides, (0, 0)))
-        rows = inputs.shape[1] - height + 1
-        columns = inputs.shape[2] - width + 1
-        patches = jnp.concatenate(
-            [
-                inputs[:, i : i + rows, j : j + columns]
-                for i in range(height)
-                for j in range(width)
-            ],
-            axis=-1,
-        )
-        return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def training_step(trainer: "Trainer") -> Callable:

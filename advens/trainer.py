@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from advens import defenses, models, pipelines
+from advens.convolutions import MatmulConv2D
 from advens.defenses import Adversarial, Distillation
 from advens.ensemble import logits_model
 from advens.gradients import compiled, use_xla
@@ -109,11 +110,11 @@ class Trainer:
     ) -> None:
         self.stacks = keras.backend.backend() == "jax"
         self.epoch_program: Callable | None = None
-        conv = keras.layers.Conv2D
-        if self.stacks:
-            from advens.stacked import MatmulConv2D as conv
         self._build = functools.partial(
-            models.build, architecture, dtype=precision, conv=conv
+            models.build,
+            architecture,
+            dtype=precision,
+            conv=MatmulConv2D if self.stacks else keras.layers.Conv2D,
         )
         self.network = self._build(seed=0)
         # From logits: Keras clips probabilities on some backends.

@@ -47,21 +47,6 @@ def trainer_of(recipe):
     )
 
 
-@pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("kernel_size", [3, (2, 4)])
-def test_matrix_product_is_the_convolution(padding, kernel_size):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, 7, 6, 2)).astype("float32")
-    options = {"filters": 5, "kernel_size": kernel_size, "padding": padding}
-    usual, ours = keras.layers.Conv2D(**options), stacked.MatmulConv2D(**options)
-    for layer in (usual, ours):
-        layer.build(x.shape)
-    weights = [rng.normal(size=w.shape) for w in usual.get_weights()]
-    usual.set_weights(weights)
-    ours.set_weights(weights)
-    assert_allclose(ours(x), usual(x), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_of_a_stack_are_those_of_its_members_and_of_keras(kind):
     recipe = dataclasses.replace(BASE, **KINDS[kind])

@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
+
+from advens.convolutions import MatmulConv2D, quick_input_gradients
+from advens.gradients import input_gradient
+
+SIZES = pytest.mark.parametrize("kernel_size", [1, 3, (2, 5)])
+PADDINGS = pytest.mark.parametrize("padding", ["valid", "same"])
+
+
+def images(channels):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(3, 7, 6, channels)).astype("float32")
+
+
+@SIZES
+@PADDINGS
+def test_matrix_product_is_the_convolution(kernel_size, padding):
+    x, rng = images(2), np.random.default_rng(1)
+    options = {"filters": 5, "kernel_size": kernel_size, "padding": padding}
+    usual, ours = layers.Conv2D(**options), MatmulConv2D(**options)
+    for layer in (usual, ours):
+        layer.build(x.shape)
+    weights = [rng.normal(size=w.shape) for w in usual.get_weights()]
+    usual.set_weights(weights)
+    ours.set_weights(weights)
+    assert_allclose(ours(x), usual(x), rtol=1e-5, atol=1e-5)
+
+
+def network(channels, **options):
+    options = {"kernel_size": 3, **options}
+    body = [layers.Conv2D(4, activation="tanh", **options), layers.Conv2D(2, 2)]
+    return keras.Sequential([keras.Input((7, 6, channels)), *body])
+
+
+def losses(model, x):
+    return ops.sum(ops.square(model(x)), axis=(1, 2, 3))
+
+
+tensorflow_only = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="for TensorFlow on a CPU"
+)
+
+
+@tensorflow_only
+@SIZES
+@PADDINGS
+def test_quick_gradient_is_the_gradient(kernel_size, padding):
+    import tensorflow as tf
+
+    model = network(1, kernel_size=kernel_size, padding=padding)
+    x = tf.constant(images(1))
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = losses(model, x)
+        return tape.gradient(loss, [x, *model.trainable_variables])
+
+    want = gradients()
+    with quick_input_gradients(model):
+        assert "convolution_op" in vars(model.layers[0])
+        got = gradients()
+    assert "convolution_op" not in vars(model.layers[0])
+    for a, b in zip(got, want, strict=True):
+        assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@tensorflow_only
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [(2, {}), (1, {"strides": 2}), (1, {"dilation_rate": 2})],
+)
+def test_other_layers_are_left_alone(channels, options):
+    model = network(channels, **options)
+    x = ops.convert_to_tensor(images(channels))
+    want = input_gradient(lambda x: losses(model, x), x)
+    with quick_input_gradients(model):
+        assert "convolution_op" not in vars(model.layers[0])
+        got = input_gradient(lambda x: losses(model, x), x)
+    assert_array_equal(got, want)
+
+
+@tensorflow_only
+def test_layers_are_as_they_were_after_an_error():
+    model = network(1)
+    with pytest.raises(KeyError), quick_input_gradients(model):
+        raise KeyError
+    assert "convolution_op" not in vars(model.layers[0])
