@@ -19,6 +19,36 @@ from advens.recipes import Member
 _PROBE_IMAGES: Final = 500
 
 
+class _FusedAdam(keras.optimizers.Adam):
+    """Keras's Adam by TensorFlow's one kernel: on a CPU, twelve take a tenth of a step.
+
+    The formula is the same, and so are the variables.
+    """
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        import tensorflow as tf
+
+        dtype = variable.dtype
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations + 1, dtype)
+        beta1, beta2, rate, epsilon = (
+            tf.cast(value, dtype)
+            for value in (self.beta_1, self.beta_2, learning_rate, self.epsilon)
+        )
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(beta1, step),
+            beta2_power=tf.pow(beta2, step),
+            lr=rate,
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            grad=tf.cast(gradient, dtype),
+        )
+
+
 def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
     """Return a Keras optimizer by its name.
 
@@ -27,12 +57,15 @@ def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimize
     """
     config = {"class_name": name, "config": {"learning_rate": learning_rate}}
     try:
-        return keras.optimizers.get(config)
+        optimizer = keras.optimizers.get(config)
     except ValueError:
         raise ValueError(
             "`optimizer` must be the name of a Keras optimizer, such as 'adam' or "
             f"'sgd'. Received: optimizer={name!r}"
         ) from None
+    if type(optimizer) is keras.optimizers.Adam and not use_xla():
+        return _FusedAdam(learning_rate, name=optimizer.name)
+    return optimizer
 
 
 @dataclasses.dataclass

@@ -10,10 +10,12 @@ advens, the arithmetic of the training reaches.
 
 import functools
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import common
+import joblib
 import numpy as np
 from absl import flags
 
@@ -45,10 +47,15 @@ def main() -> None:
         "keras fit, float32": keras_fit(architecture, x, y, "auto"),
     }
     left_out = []
+    cores, members = joblib.cpu_count(), {}
     if keras.backend.backend() == "tensorflow":
         calls["keras fit, no XLA, float32"] = keras_fit(architecture, x, y, False)
+        processes = f"advens, {cores} processes, float32"
+        calls[processes] = advens_jobs(architecture, x, y, cores)
+        members[processes] = cores
         left_out.append("advens, stacked: the backend is not JAX")
     else:
+        members["advens, stacked, float32"] = _STACK.value
         stacked = advens_fit(architecture, x, y, "float32", _STACK.value)
         calls["advens, stacked, float32"] = stacked
         left_out.append("keras fit, no XLA: the backend is not TensorFlow")
@@ -64,8 +71,7 @@ def main() -> None:
     }
 
     seconds = common.in_turns({**calls, **products})
-    members = {name: _STACK.value if "stacked" in name else 1 for name in calls}
-    speeds = {name: members[name] * num_images / seconds[name] for name in calls}
+    speeds = {name: members.get(name, 1) * num_images / seconds[name] for name in calls}
     ratios = {name: speeds["advens, float32"] / speeds[name] for name in calls}
     flops = arithmetic.step_flops(architecture)
     rates = {dtype: 2 * _MATRIX_SIZE.value**3 / seconds[dtype] for dtype in products}
@@ -111,6 +117,27 @@ def advens_fit(
     def fit() -> None:
         running = [InTraining(member, x, y, state) for state in states]
         trainer.fit(running, lambda one: None)
+
+    return fit
+
+
+def advens_jobs(
+    architecture: Any, x: np.ndarray, y: np.ndarray, n_jobs: int
+) -> Callable[[], Any]:
+    """Return an epoch of as many members as processes, `--n_jobs` of the scripts."""
+    from advens.datasets import Dataset
+    from advens.recipes import Member, Recipe
+    from advens.store import Store
+    from advens.training import fit_members
+
+    names = tuple(map(str, range(architecture.num_classes)))
+    dataset = Dataset("random", x, y, x[:1], y[:1], names)
+    recipe = Recipe(architecture, 1, _BATCH_SIZE.value, "adam", 1e-3)
+    members = [Member(recipe, seed, "") for seed in range(n_jobs)]
+
+    def fit() -> None:
+        with tempfile.TemporaryDirectory() as root:
+            fit_members(members, dataset, Store(root), n_jobs=n_jobs)
 
     return fit
 

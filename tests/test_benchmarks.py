@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import keras
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def test_training(tmp_path):
     contenders = {
         *("advens, float32", "advens, bfloat16"),
         *("keras fit, float32", "keras fit, no XLA, float32"),
+        f"advens, {joblib.cpu_count()} processes, float32",
     }
     left_out = ["advens, stacked: the backend is not JAX"]
     if importlib.util.find_spec("torch"):

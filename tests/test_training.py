@@ -371,3 +371,25 @@ def test_network_that_always_dies_is_an_error(tmp_path, monkeypatch):
 def test_stacks_are_not_for_tensorflow(tmp_path):
     with pytest.raises(ValueError, match="KERAS_BACKEND=jax.* stack=2 with .*tensorf"):
         fit_members([make()], DATA, Store(tmp_path), stack=2)
+
+
+@pytest.mark.skipif(bool(ONE_BY_ONE), reason="of the TensorFlow backend")
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_adam_is_keras_s_adam(precision):
+    options = (TINY, "adam", 0.01, precision, None, None)
+    ours, theirs = (Trainer(*options) for _ in range(2))
+    optimizer = keras.optimizers.Adam(0.01)
+    if precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    theirs.model.compile(optimizer, theirs.model.loss, jit_compile=False)
+    for _ in range(5):
+        for trainer in (ours, theirs):
+            trainer.model.train_on_batch(DATA.x_train, DATA.y_train)
+    for a, b in zip(
+        ours.model.optimizer.variables, theirs.model.optimizer.variables, strict=True
+    ):
+        assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    for a, b in zip(
+        ours.network.get_weights(), theirs.network.get_weights(), strict=True
+    ):
+        assert_allclose(a, b, rtol=0, atol=1e-5)
