@@ -6,7 +6,6 @@ the data on the device. Convolutions are `convolutions.MatmulConv2D`.
 """
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+
+from advens.gradients import on_gpu
 
 if TYPE_CHECKING:
     from advens.trainer import InTraining, Trainer
@@ -142,12 +143,15 @@ def fit(
 
 
 def default_size(trainer: "Trainer", running: "InTraining") -> int:
-    """Return how many members like `running` fit into half of the memory.
+    """Return how many members like `running` fit into half of a GPU's memory.
 
+    On a CPU it is one: a second one costs more than its share, as the caches are full.
     A member has its weights with their gradients and the optimizer's moments, the
     activations of a batch with the patches of its convolutions, forward and backward,
     and its own images and labels if it has any.
     """
+    if not on_gpu():
+        return 1
     recipe = running.member.recipe
     numbers = 2 * sum(value.size for value in running.state.values())
     for layer in trainer.network.layers:
@@ -163,10 +167,7 @@ def default_size(trainer: "Trainer", running: "InTraining") -> int:
 
 
 def _memory() -> int:
-    stats = jax.local_devices()[0].memory_stats()
-    if stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return jax.local_devices()[0].memory_stats()["bytes_limit"]
 
 
 def _on_device(arrays: Sequence[np.ndarray], own: bool) -> Any:

@@ -47,7 +47,8 @@ def fit_members(
             `joblib.parallel_config` can put another joblib backend, such as a Dask
             cluster that shares the store's directory, in their place.
         stack: on the JAX backend, how many members of one architecture train in one
-            program, see `advens.stacked`; None for as many as fit into the memory.
+            program, see `advens.stacked`; None for one on a CPU, and on a GPU for as
+            many as fit into its memory.
     """
     check_jobs(n_jobs, stack)
     if first := teachers(members):

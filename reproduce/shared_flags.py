@@ -45,7 +45,8 @@ flags.DEFINE_integer("n_jobs", 1, "Processes that train, each with its share of 
 flags.DEFINE_integer(
     "stack",
     None,
-    "Members that train in one program, on Keras's JAX backend; default: what fits.",
+    "Members that train in one program, on Keras's JAX backend; default: what fits "
+    "into a GPU, one on a CPU.",
 )
 flags.DEFINE_enum(
     "precision",
