@@ -6,8 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pandas as pd
+import pytest
 
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="once is enough: each backend has a process of its own",
+)
 ROOT = Path(__file__).parents[1]
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from advens import datasets, models, pipelines
 from advens.defenses import Adversarial, Distillation
@@ -50,9 +50,9 @@ def trainer_of(recipe):
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_of_a_stack_are_those_of_its_members_and_of_keras(kind):
     recipe = dataclasses.replace(BASE, **KINDS[kind])
-    trainer, rng = trainer_of(recipe), np.random.default_rng(1)
-    seeds, losses, running = (1, 2, 3), [], []
-    for seed in seeds:
+    trainer, plain = trainer_of(recipe), trainer_of(recipe)
+    rng, losses, running = np.random.default_rng(1), [], []
+    for seed in (1, 2):
         x, y = DATA.x_train, DATA.y_train
         if recipe.noise_std:
             x = x + pipelines.gaussian_noise(seed, x.shape, noise_std=0.2)
@@ -60,19 +60,15 @@ def test_losses_of_a_stack_are_those_of_its_members_and_of_keras(kind):
             y = rng.dirichlet(np.ones(10), 64).astype("float32")
         one = InTraining(make(seed, **KINDS[kind]), x, y, trainer.start(seed))
         running.append(one)
-        # By Keras alone, step by step, with its own convolutions.
-        network = models.build(TINY, seed=seed)
-        plain = trainer_of(recipe)
-        plain_model = plain.model
+        # By Keras alone, step by step.
         for variable, value in zip(plain.variables, one.state.values(), strict=True):
             variable.assign(value)
         rows, found = one.rows(), []
         for start in range(0, 64, 24):
             batch = rows[start : start + 24]
-            found.append(plain_model.train_on_batch(x[batch], y[batch]))
-            plain_model.reset_metrics()
+            found.append(plain.model.train_on_batch(x[batch], y[batch]))
+            plain.model.reset_metrics()
         losses.append(found)
-        assert_array_equal(network.get_weights()[0], one.state["variable_000"])
     program = stacked.epoch_program(trainer)
     own = {"own_x": bool(recipe.noise_std), "own_y": bool(recipe.distillation)}
 
