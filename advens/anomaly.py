@@ -20,7 +20,7 @@ from advens import paper, recipes, tables
 from advens.attacks import Attack
 from advens.evaluation import Outcomes, Threat
 from advens.experiments import Run
-from advens.files import atomic
+from advens.files import write_all
 from advens.gradients import Labels
 from advens.tables import Cell
 
@@ -179,10 +179,7 @@ def write(
         f"{name}_outcomes.npz": outcomes.getvalue(),
         f"{name}.json": (json.dumps(manifest, indent=2) + "\n").encode(),
     }
-    for file, content in contents.items():
-        with atomic(out_dir / file) as handle:
-            handle.write(content)
-    return [out_dir / file for file in contents]
+    return write_all(out_dir, contents)
 
 
 def render(points: Sequence[Point], *, num_steps: int, title: str) -> Table:

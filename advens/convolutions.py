@@ -1,6 +1,7 @@
 """Other ways to compute a convolution, for where the libraries' own are slow."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,7 @@ def quick_input_gradients(model: keras.Model) -> Iterator[None]:
     layers = [layer for layer in model._flatten_layers() if _is_grey(layer)]
     try:
         for layer in layers:
-            layer.convolution_op = _GreyConvolution(layer)
+            layer.convolution_op = functools.partial(_grey, layer.padding.upper())
         yield
     finally:
         for layer in layers:
@@ -62,61 +63,54 @@ def _is_grey(layer: keras.Layer) -> bool:
     )
 
 
-class _GreyConvolution:
-    """The `convolution_op` of a layer, with a gradient of its own."""
+def _grey(padding: str, x: Any, kernel: Any) -> Any:
+    """Convolve grey images, with a gradient of its own."""
+    import tensorflow as tf
 
-    def __init__(self, layer: keras.layers.Conv2D) -> None:
-        self.padding = layer.padding.upper()
+    @tf.custom_gradient
+    def convolution(x: Any, kernel: Any) -> Any:
+        options = {"strides": [1, 1, 1, 1], "padding": padding}
 
-    def __call__(self, x: Any, kernel: Any) -> Any:
-        import tensorflow as tf
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                input=x, filter_sizes=kernel.shape, out_backprop=upstream, **options
+            )
+            return _by_input(padding, upstream, kernel, x.shape), by_kernel
 
-        @tf.custom_gradient
-        def convolution(x: Any, kernel: Any) -> Any:
-            options = {"strides": [1, 1, 1, 1], "padding": self.padding}
+        return tf.nn.conv2d(x, kernel, **options), gradient
 
-            def gradient(upstream: Any) -> tuple[Any, Any]:
-                by_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                    input=x,
-                    filter_sizes=kernel.shape,
-                    out_backprop=upstream,
-                    **options,
-                )
-                return self._by_input(upstream, kernel, x.shape), by_kernel
+    # A tensor: a variable would want to know of the gradient itself.
+    return convolution(x, tf.convert_to_tensor(ops.convert_to_tensor(kernel)))
 
-            return tf.nn.conv2d(x, kernel, **options), gradient
 
-        # A tensor: a variable would want to know of the gradient itself.
-        return convolution(x, tf.convert_to_tensor(ops.convert_to_tensor(kernel)))
+def _by_input(padding: str, upstream: Any, kernel: Any, shape: Any) -> Any:
+    """Add up what each place of the kernel passes back to the pixels under it."""
+    import tensorflow as tf
 
-    def _by_input(self, upstream: Any, kernel: Any, shape: Any) -> Any:
-        """Add up what each place of the kernel passes back to the pixels under it."""
-        import tensorflow as tf
-
-        height, width, _, filters = kernel.shape
-        rows, columns = upstream.shape[1:3]
-        parts = tf.matmul(
-            tf.reshape(kernel, (-1, filters)),
-            tf.reshape(upstream, (-1, filters)),
-            transpose_b=True,
-        )
-        parts = tf.reshape(parts, (height, width, -1, rows, columns))
-        same = self.padding == "SAME"
-        total = tf.zeros((), upstream.dtype)
-        for i in range(height):
-            for j in range(width):
-                # The pixel under this place, for the first row and column.
-                top = i - (height - 1) // 2 * same
-                left = j - (width - 1) // 2 * same
-                part = parts[
-                    i,
-                    j,
-                    :,
-                    max(0, -top) : min(rows, shape[1] - top),
-                    max(0, -left) : min(columns, shape[2] - left),
-                ]
-                above, before = max(top, 0), max(left, 0)
-                below = shape[1] - above - part.shape[1]
-                after = shape[2] - before - part.shape[2]
-                total += tf.pad(part, ((0, 0), (above, below), (before, after)))
-        return total[..., tf.newaxis]
+    height, width, _, filters = kernel.shape
+    rows, columns = upstream.shape[1:3]
+    parts = tf.matmul(
+        tf.reshape(kernel, (-1, filters)),
+        tf.reshape(upstream, (-1, filters)),
+        transpose_b=True,
+    )
+    parts = tf.reshape(parts, (height, width, -1, rows, columns))
+    same = padding == "SAME"
+    total = tf.zeros((), upstream.dtype)
+    for i in range(height):
+        for j in range(width):
+            # The pixel under this place, for the first row and column.
+            top = i - (height - 1) // 2 * same
+            left = j - (width - 1) // 2 * same
+            part = parts[
+                i,
+                j,
+                :,
+                max(0, -top) : min(rows, shape[1] - top),
+                max(0, -left) : min(columns, shape[2] - left),
+            ]
+            above, before = max(top, 0), max(left, 0)
+            below = shape[1] - above - part.shape[1]
+            after = shape[2] - before - part.shape[2]
+            total += tf.pad(part, ((0, 0), (above, below), (before, after)))
+    return total[..., tf.newaxis]

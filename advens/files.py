@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -41,6 +41,15 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise explained(error, "write", path) from error
+
+
+def write_all(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files, each whole or not at all, and return their paths."""
+    paths = [directory / name for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        with atomic(path) as handle:
+            handle.write(content)
+    return paths
 
 
 def explained(error: OSError, action: str, path: Path) -> OSError:

@@ -166,8 +166,8 @@ def ensemble_gradient(
 
 
 def _member_logits(ensemble: Ensemble, x: Any, *index: int, compute: Compute) -> Any:
-    quick = keras.backend.backend() == "tensorflow" and not use_xla()
-    with quick_input_gradients(ensemble) if quick else contextlib.nullcontext():
+    slow = not use_xla()  # TensorFlow on a CPU
+    with quick_input_gradients(ensemble) if slow else contextlib.nullcontext():
         return ensemble.member_logits(x, *index, compute=compute)
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from advens import paper, tables
 from advens.claims import ALPHA, NOT_REPRODUCED, REPRODUCED
-from advens.files import atomic
+from advens.files import write_all
+from advens.report import command
 from advens.tables import Cell
 
 _HEADER: Final = (
@@ -69,8 +70,7 @@ def _stems() -> Iterator[str]:
 
 
 def _command(stem: str, out_dir: Path) -> str:
-    table, dataset = stem.split("_")
-    return f"python reproduce/{table}.py --dataset={dataset} --out_dir={out_dir}"
+    return f"{command(*stem.split('_'))} --out_dir={out_dir}"
 
 
 def markdown(frame: pd.DataFrame, notes: Sequence[str]) -> str:
@@ -139,10 +139,7 @@ def write(frame: pd.DataFrame, notes: Sequence[str], *, out_dir: Path) -> list[P
         Their paths.
     """
     contents = {
-        "claims.csv": frame.to_csv(index=False, float_format="%.4g"),
-        "claims.md": markdown(frame, notes),
+        "claims.csv": frame.to_csv(index=False, float_format="%.4g").encode(),
+        "claims.md": markdown(frame, notes).encode(),
     }
-    for name, content in contents.items():
-        with atomic(out_dir / name) as handle:
-            handle.write(content.encode())
-    return [out_dir / name for name in contents]
+    return write_all(out_dir, contents)

@@ -67,6 +67,8 @@ def training_step(trainer: "Trainer") -> Callable:
     return step
 
 
+# One is kept, as is its trainer.
+@functools.lru_cache(maxsize=1)
 def epoch_program(trainer: "Trainer") -> Callable:
     """Return the compiled epoch of a stack of `m` members.
 
@@ -118,19 +120,20 @@ def fit(
 ) -> None:
     """Do for a stack what `Trainer.fit` says."""
     recipe = running[0].member.recipe
-    if trainer.epoch_program is None:
-        trainer.epoch_program = epoch_program(trainer)
     own_x = recipe.noise_std > 0
     own_y = recipe.distillation is not None
     x = _on_device([one.x for one in running], own_x)
     y = _on_device([one.y for one in running], own_y)
     program = functools.partial(
-        trainer.epoch_program, own_x=own_x, own_y=own_y, batch_size=recipe.batch_size
+        epoch_program(trainer),
+        own_x=own_x,
+        own_y=own_y,
+        batch_size=recipe.batch_size,
     )
     columns = zip(*(one.state.values() for one in running), strict=True)
     values: Any = [jnp.stack(column) for column in columns]
     while all(one.is_running for one in running):
-        rows = jnp.asarray(np.stack([one.rows() for one in running]), "int32")
+        rows = jnp.asarray(np.stack([one.rows(one.epoch) for one in running]), "int32")
         values, _, alive = program(values, x, y, rows)
         for i, one in enumerate(running):
             one.epoch += 1

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.table import Table
 
 from advens import paper, recipes
-from advens.files import atomic
+from advens.files import write_all
 from advens.statistics import wilson_interval
 
 TABLE2_COLUMNS: Final = {
@@ -187,11 +187,7 @@ def write(
         f"{name}_outcomes.npz": outcomes.getvalue(),
         f"{name}.json": (json.dumps(manifest, indent=2) + "\n").encode(),
     }
-    paths = [out_dir / file for file in contents]
-    for path, content in zip(paths, contents.values(), strict=True):
-        with atomic(path) as handle:
-            handle.write(content)
-    return paths
+    return write_all(out_dir, contents)
 
 
 def pack(cells: Sequence[Cell]) -> dict[str, np.ndarray]:

@@ -95,15 +95,15 @@ class InTraining:
         """Whether there are epochs left."""
         return self.alive and self.epoch < self.member.recipe.epochs
 
-    def rows(self, epoch: int | None = None) -> np.ndarray:
+    def rows(self, epoch: int) -> np.ndarray:
         """Return the rows of `x`, `(n,)`, in the order in which an epoch visits them.
 
         Args:
-            epoch: which one; None for the next.
+            epoch: its number.
         """
         return pipelines.epoch_rows(
             self.member.seed,
-            self.epoch if epoch is None else epoch,
+            epoch,
             len(self.x),
             bootstrap=self.member.recipe.bootstrap,
         )
@@ -129,7 +129,6 @@ class Trainer:
         variables: what differs between members: the network's and the optimizer's.
         is_alive: says of images whether any has a logit that is not zero.
         stacks: whether `fit` takes several members.
-        epoch_program: see `advens.stacked`.
     """
 
     def __init__(
@@ -142,7 +141,6 @@ class Trainer:
         distillation: Distillation | None,
     ) -> None:
         self.stacks = keras.backend.backend() == "jax"
-        self.epoch_program: Callable | None = None
         self._build = functools.partial(
             models.build,
             architecture,

@@ -49,7 +49,7 @@ def anomaly() -> None:
     from advens import anomaly as steps
     from advens import figures, tables
 
-    runs.check_writable("figures_dir")
+    common.check_writable("figures_dir")
     run = runs.make_run()
     points = steps.measure(
         run,

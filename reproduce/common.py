@@ -2,7 +2,9 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags
 
@@ -30,6 +32,20 @@ def main(reproduce: Callable[[], None]) -> None:
             _fail("interrupted; the same command goes on from here")
 
     app.run(guarded, flags_parser=parse)
+
+
+def check_writable(flag: str) -> None:
+    """Raise an `OSError` if the directory that a flag names cannot be written."""
+    directory = Path(str(flags.FLAGS[flag].value))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"`{flag}` must be a directory that can be written ({error.strerror}). "
+            f"Received: {flag}={str(directory)!r}"
+        ) from error
 
 
 def _fail(error: object) -> None:

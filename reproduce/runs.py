@@ -1,11 +1,11 @@
 """From the flags to a run, and from its cells to a table's files."""
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reproduce import common
 from reproduce.shared_flags import FLAGS, all_values, values
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def make_run(*more: str) -> "Run":
         **values("dataset", "box", "fgsm_eps", "bim_eps"),
         **values("bim_step_size", "bim_num_steps"),
     )
-    check_writable("out_dir")
+    common.check_writable("out_dir")
     dataset = datasets.load(FLAGS.dataset, data_dir=FLAGS.data_dir)
     return experiments.Run(
         dataset=dataset.subset(FLAGS.train_images, FLAGS.test_images),
@@ -89,17 +89,3 @@ def record(run: "Run") -> dict[str, Any]:
         restarts=run.restarts,
         seconds_per_stage=run.seconds,
     )
-
-
-def check_writable(flag: str) -> None:
-    """Raise an `OSError` if the directory that a flag names cannot be written."""
-    directory = Path(values(flag)[flag])
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"`{flag}` must be a directory that can be written ({error.strerror}). "
-            f"Received: {flag}={str(directory)!r}"
-        ) from error

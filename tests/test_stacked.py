@@ -63,7 +63,7 @@ def test_losses_of_a_stack_are_those_of_its_members_and_of_keras(kind):
         # By Keras alone, step by step.
         for variable, value in zip(plain.variables, one.state.values(), strict=True):
             variable.assign(value)
-        rows, found = one.rows(), []
+        rows, found = one.rows(0), []
         for start in range(0, 64, 24):
             batch = rows[start : start + 24]
             found.append(plain.model.train_on_batch(x[batch], y[batch]))
@@ -77,7 +77,7 @@ def test_losses_of_a_stack_are_those_of_its_members_and_of_keras(kind):
         xs, ys = ([getattr(one, name) for one in ones] for name in "xy")
         x = np.stack(xs) if own["own_x"] else xs[0]
         y = np.stack(ys) if own["own_y"] else ys[0]
-        rows = np.stack([one.rows() for one in ones]).astype("int32")
+        rows = np.stack([one.rows(0) for one in ones]).astype("int32")
         values = [np.stack(column) for column in columns]
         return program(values, x, y, rows, batch_size=24, **own)
 
@@ -134,6 +134,7 @@ def test_the_default_is_what_fits(monkeypatch):
     trainer = trainer_of(BASE)
     one = InTraining(make(1), DATA.x_train, DATA.y_train, trainer.start(1))
     noisy = dataclasses.replace(one, member=make(1, noise_std=0.2))
+    monkeypatch.setattr(stacked, "on_gpu", lambda: False)
     assert stacked.default_size(trainer, one) == 1
     monkeypatch.setattr(stacked, "on_gpu", lambda: True)
     monkeypatch.setattr(stacked, "_memory", lambda: 2**30)

@@ -14,7 +14,7 @@ from advens.ensemble import Ensemble
 from advens.gradients import use_xla
 from advens.recipes import Member, Recipe
 from advens.store import DamagedArtefactWarning, Store
-from advens.trainer import Trainer, make_optimizer
+from advens.trainer import Trainer, _FusedAdam, make_optimizer
 from advens.training import (
     fit_member,
     fit_members,
@@ -373,14 +373,17 @@ def test_stacks_are_not_for_tensorflow(tmp_path):
         fit_members([make()], DATA, Store(tmp_path), stack=2)
 
 
-@pytest.mark.skipif(bool(ONE_BY_ONE), reason="of the TensorFlow backend")
+@pytest.mark.skipif(use_xla(), reason="for TensorFlow on a CPU")
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_adam_is_keras_s_adam(precision):
     options = (TINY, "adam", 0.01, precision, None, None)
     ours, theirs = (Trainer(*options) for _ in range(2))
-    optimizer = keras.optimizers.Adam(0.01)
+    optimizer = plain = keras.optimizers.Adam(0.01)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    for adam in (ours.model.optimizer, optimizer):
+        adam = getattr(adam, "inner_optimizer", adam)
+        assert isinstance(adam, _FusedAdam) == (adam is not plain)
     theirs.model.compile(optimizer, theirs.model.loss, jit_compile=False)
     for _ in range(5):
         for trainer in (ours, theirs):
