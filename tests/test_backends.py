@@ -10,10 +10,13 @@ import keras
 import pandas as pd
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="once is enough: each backend has a process of its own",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow",
+        reason="once is enough: each backend has a process of its own",
+    ),
+]
 ROOT = Path(__file__).parents[1]
 
 

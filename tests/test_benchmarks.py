@@ -17,9 +17,12 @@ from advens.ensemble import logits_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the peers need TensorFlow"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow", reason="the peers need TensorFlow"
+    ),
+]
 
 
 def record(script, out, *arguments):

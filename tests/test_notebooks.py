@@ -5,10 +5,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="the outputs are the TensorFlow backend's",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        keras.backend.backend() == "jax",
+        reason="the outputs are the TensorFlow backend's",
+    ),
+]
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 

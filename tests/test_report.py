@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -317,8 +319,16 @@ def test_results_must_be_there(checkout):
         call("--out_dir=no")
 
 
-def test_the_committed_pages_are_up_to_date(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_the_committed_pages_are_up_to_date(tmp_path, monkeypatch):
+    """What was run since, such as the README's first command, does not count."""
+    command = ["git", "ls-files", "README.md", "docs", "results", "figures"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    for name in listed.stdout.splitlines():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
     call("--check")
 
 
