@@ -6,8 +6,6 @@ steps after the paper's last one run along the border of the eps-ball.
 """
 
 import dataclasses
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -20,7 +18,6 @@ from advens import paper, recipes, tables
 from advens.attacks import Attack
 from advens.evaluation import Outcomes, Threat
 from advens.experiments import Run
-from advens.files import write_all
 from advens.gradients import Labels
 from advens.tables import Cell
 
@@ -161,25 +158,13 @@ def tidy(points: Sequence[Point]) -> pd.DataFrame:
 def write(
     points: Sequence[Point], manifest: Mapping[str, Any], *, out_dir: Path, name: str
 ) -> list[Path]:
-    """Write three files, each whole or not at all.
+    """Write `tidy` of the points and their answers, see `tables.write_tidy`.
 
-    They are `<name>.csv` (tidy), `<name>_outcomes.npz` (see `tables.pack`; its keys are
-    `BIM <num_steps>/<row>/<column>_<labels>`, with `_box` behind in the box) and
-    `<name>.json` (the manifest).
-
-    Returns:
-        Their paths.
+    The keys of the answers are `BIM <num_steps>/<row>/<column>_<labels>`, with `_box`
+    behind in the box.
     """
-    outcomes = io.BytesIO()
-    arrays = tables.pack([point.cell for point in points])
-    np.savez_compressed(outcomes, **arrays)  # type: ignore[arg-type]
-    table = tidy(points).to_csv(index=False, float_format="%.6g")
-    contents = {
-        f"{name}.csv": table.encode(),
-        f"{name}_outcomes.npz": outcomes.getvalue(),
-        f"{name}.json": (json.dumps(manifest, indent=2) + "\n").encode(),
-    }
-    return write_all(out_dir, contents)
+    cells = [point.cell for point in points]
+    return tables.write_tidy(tidy(points), cells, manifest, out_dir=out_dir, name=name)
 
 
 def render(points: Sequence[Point], *, num_steps: int, title: str) -> Table:

@@ -72,7 +72,7 @@ def summary(results: report.Results) -> str:
 
 
 def details(results: report.Results) -> str:
-    """Return what `summary` has, then the claims, the anomaly and each cell."""
+    """Return what `summary` has, then claims, anomaly, noise and each cell."""
     lines = [summary(results), "", "### The claims", "", *_verdicts(results.claims)]
     for dataset, stored in results.anomalies.items():
         title = f"### The anomaly on {report.NAMES[dataset]}"
@@ -80,6 +80,9 @@ def details(results: report.Results) -> str:
     if absent := [name for name in paper.TABLE2 if name not in results.anomalies]:
         commands = ", ".join(f"`{report.command('anomaly', name)}`" for name in absent)
         lines += ["", f"The anomaly, step by step, is not there yet: {commands}."]
+    for dataset, stored in results.sweeps.items():
+        title = f"### The choice of noise on {report.NAMES[dataset]}"
+        lines += ["", title, "", *_sweep(stored)]
     for (table, dataset), stored in results.tables.items():
         title = f"### {_title(table)} on {report.NAMES[dataset]}, cell by cell"
         lines += ["", title, "", stored.scale, "", *_each(stored.cells)]
@@ -239,4 +242,24 @@ def _anomaly(stored: report.Stored) -> list[str]:
     names = [name.replace("_", " ") for name in columns]
     header = ["labels", "box", *names, "Grad. 2 weaker than Grad. 1 at n ="]
     line = f"{method}, BIM, accuracy after n = {num_steps} steps. {stored.scale}"
+    return [line, "", *markdown(header, rows)]
+
+
+def _sweep(stored: report.Stored) -> list[str]:
+    """Show accuracies without attack by noise, and which is closest to the paper's."""
+    header = ("noise_std", "accuracy", "Wilson 95 % interval", "paper", "difference")
+    rows = [
+        [
+            _number(row["noise_std"]) + " (closest)" * row["closest"],
+            _number(row["accuracy"]),
+            f"{_number(row['wilson_low'])} to {_number(row['wilson_high'])}",
+            *(_number(row["paper"]), _number(row["difference"], "+")),
+        ]
+        for row in stored.cells.to_dict("records")
+    ]
+    count = stored.cells["num_members"].iloc[0]
+    line = (
+        "Single networks trained on noise, without attack, the mean of "
+        f"{count} for each noise_std. {stored.scale}"
+    )
     return [line, "", *markdown(header, rows)]

@@ -42,7 +42,7 @@ class Stored:
     """A table as its script wrote it.
 
     Attributes:
-        cells: a row a cell, as of `tables.tidy` or `anomaly.tidy`.
+        cells: a row a cell, as of `tidy` in `tables`, `anomaly` or `noise_sweep`.
         record: the manifest.
     """
 
@@ -64,11 +64,13 @@ class Results:
     Attributes:
         tables: by table (`"table2"`, `"table4"`) and data set.
         anomalies: by data set.
+        sweeps: of the noise, by data set.
         claims: as of `claims.judge`; empty if there are none.
     """
 
     tables: Mapping[tuple[str, str], Stored]
     anomalies: Mapping[str, Stored]
+    sweeps: Mapping[str, Stored]
     claims: pd.DataFrame
 
 
@@ -98,6 +100,13 @@ def load(results_dir: Path) -> Results:
                     f"again by: {command(name, dataset)} --out_dir={results_dir}"
                 ) from error
 
+    def by_dataset(name: str) -> dict[str, Stored]:
+        return {
+            dataset: found
+            for dataset in NAMES
+            for found in stored(name, dataset, ".csv")
+        }
+
     claims = [pd.read_csv(path) for path in sorted(results_dir.glob("claims*.csv"))]
     return Results(
         tables={
@@ -105,11 +114,8 @@ def load(results_dir: Path) -> Results:
             for dataset, table in itertools.product(NAMES, ROWS)
             for found in stored(table, dataset, "_cells.csv")
         },
-        anomalies={
-            dataset: found
-            for dataset in NAMES
-            for found in stored("anomaly", dataset, ".csv")
-        },
+        anomalies=by_dataset("anomaly"),
+        sweeps=by_dataset("noise_sweep"),
         claims=pd.concat(claims) if claims else pd.DataFrame(),
     )
 

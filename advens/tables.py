@@ -177,17 +177,47 @@ def write(
     Returns:
         Their paths.
     """
-    outcomes = io.BytesIO()
-    np.savez_compressed(outcomes, **pack(cells))  # type: ignore[arg-type]
     contents = {
         f"{name}.csv": wide(cells).to_csv(float_format="%.4f").encode(),
-        f"{name}_cells.csv": tidy(cells)
-        .to_csv(index=False, float_format="%.6g")
-        .encode(),
+        f"{name}_cells.csv": _csv(tidy(cells)),
+        **_record(cells, manifest, name),
+    }
+    return write_all(out_dir, contents)
+
+
+def write_tidy(
+    frame: pd.DataFrame,
+    cells: Sequence[Cell],
+    manifest: Mapping[str, Any],
+    *,
+    out_dir: Path,
+    name: str,
+) -> list[Path]:
+    """Write three files, each whole or not at all.
+
+    They are `<name>.csv`, `<name>_outcomes.npz` (see `pack`) and `<name>.json` (the
+    manifest).
+
+    Returns:
+        Their paths.
+    """
+    contents = {f"{name}.csv": _csv(frame), **_record(cells, manifest, name)}
+    return write_all(out_dir, contents)
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, float_format="%.6g").encode()
+
+
+def _record(
+    cells: Sequence[Cell], manifest: Mapping[str, Any], name: str
+) -> dict[str, bytes]:
+    outcomes = io.BytesIO()
+    np.savez_compressed(outcomes, **pack(cells))  # type: ignore[arg-type]
+    return {
         f"{name}_outcomes.npz": outcomes.getvalue(),
         f"{name}.json": (json.dumps(manifest, indent=2) + "\n").encode(),
     }
-    return write_all(out_dir, contents)
 
 
 def pack(cells: Sequence[Cell]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import pytest
 from absl.testing import flagsaver
 from numpy.testing import assert_allclose
 
-from advens import pages, paper, report, statistics, tables
+from advens import noise_sweep, pages, paper, report, statistics, tables
 from advens.tables import Cell
 from reproduce import common, readme, shared_flags
 
@@ -231,6 +231,30 @@ def test_anomaly_is_summed_up(checkout):
     ]
     assert lines(text, "| the paper") == ["| the paper | – | .7068 | .9233 | – |"]
     assert "not there yet: `python reproduce/anomaly.py --dataset=cifar10`." in text
+
+
+def test_the_choice_of_noise_is_shown(checkout):
+    accuracies = {0.1: 0.9905, 0.3: 0.99, 0.5: 0.9889}  # the paper's is .9898
+    cells = {
+        noise_std: cell("mnist", "FGSM", "gauss_noise", "no_attack_single", accuracy)
+        for noise_std, accuracy in accuracies.items()
+    }
+    frame = noise_sweep.tidy(cells)
+    assert list(frame["closest"]) == [False, True, False]
+    tables.write_tidy(
+        frame,
+        noise_sweep.packed(cells),
+        MANIFEST | {"differs_from_the_paper": ["num_members=1"]},
+        out_dir=checkout / "results",
+        name="noise_sweep_mnist",
+    )
+    text = pages.details(report.load(checkout / "results"))
+    assert "the mean of 1 for each noise_std. **Reduced**: it differs" in text
+    assert [line.split(" | ")[:2] for line in lines(text, "| .")] == [
+        ["| .1000", ".9905"],
+        ["| .3000 (closest)", ".9900"],
+        ["| .5000", ".9889"],
+    ]
 
 
 def test_script_fills_the_pages_and_check_sees_what_is_stale(checkout, capsys):

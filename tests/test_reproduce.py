@@ -15,7 +15,7 @@ from absl.testing import flagsaver
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import evaluation, tables
-from reproduce import anomaly, common, shared_flags, table2, table4
+from reproduce import anomaly, common, noise_sweep, shared_flags, table2, table4
 
 SCRIPTS = Path(table2.__file__).parent
 REDUCED = ("--num_members=2", "--epochs=1", "--train_images=128", "--test_images=20")
@@ -75,6 +75,30 @@ def test_table4_writes(tmp_path, monkeypatch, capsys):
     ]
     assert list(frame["method"]) == ["Adv. Train.", "Gauss Noise + Def. Dist."]
     assert "rho=0.25, distillation=papernot" in capsys.readouterr().out
+
+
+def test_noise_sweep_writes_and_trains_what_table2_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reduced = REDUCED[1:]
+    call(noise_sweep.noise_sweep, *reduced, "--noise_stds=0.3,0,0.3")
+    frame = pd.read_csv("results/noise_sweep_digits.csv")
+    assert list(frame["noise_std"]) == [0.3, 0.0]
+    assert list(frame["num_members"]) == [1, 1]
+    assert not frame["closest"].any()  # the paper has no digits
+    assert f"{frame['accuracy'][1]:.4f}" in capsys.readouterr().out
+    record = json.loads(Path("results/noise_sweep_digits.json").read_text())
+    assert record["flags"]["noise_stds"] == ["0.3", "0", "0.3"]
+    assert "num_members=1" in record["differs_from_the_paper"]
+    with np.load("results/noise_sweep_digits_outcomes.npz") as arrays:
+        cells = tables.unpack(dict(arrays))
+    assert [cell.column for cell in cells] == ["noise_std=0.3", "noise_std=0"]
+    assert_allclose([cell.accuracy for cell in cells], frame["accuracy"], rtol=1e-5)
+
+    trained = modified("advens-work/member")
+    call(table2.table2, *reduced, "--num_members=1", "--methods=gauss_noise")
+    assert modified("advens-work/member") == trained
+    table = pd.read_csv("results/table2_digits_cells.csv").set_index("column")
+    assert table["accuracy"]["no_attack_single"].iloc[0] == frame["accuracy"][0]
 
 
 def outcomes(name):
@@ -150,6 +174,10 @@ def test_anomaly_writes_draws_and_is_resumed(tmp_path, monkeypatch, capsys):
         (anomaly.anomaly, "--num_grad1=11", "`num_grad1` must be from 1 to 10"),
         (anomaly.anomaly, "--num_grad1=0", "`num_grad1` must be from 1 to 10"),
         (anomaly.anomaly, "--box", "`box` has no place here"),
+        (noise_sweep.noise_sweep, "--noise_stds=a", "must be numbers.*noise_stds=a"),
+        (noise_sweep.noise_sweep, "--noise_stds=", "must be one or more numbers"),
+        (noise_sweep.noise_sweep, "--noise_stds=-1", "`noise_std` must be >= 0"),
+        (noise_sweep.noise_sweep, "--noise_std=1", "`noise_std` has no place here"),
         (anomaly.anomaly, "--fgsm_eps=0.1", "`fgsm_eps` has no place here"),
         (anomaly.anomaly, "--figures_dir=occupied", "`figures_dir` must be a directo"),
     ],
