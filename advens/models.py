@@ -97,16 +97,23 @@ _BASE: Final = {"digits": TABLE1, "mnist": TABLE1, "cifar10": TABLE3}
 
 
 def base(dataset: str, *, logits: Logits = "relu") -> Architecture:
-    """Return the paper's network for a data set: Table 1 or Table 3."""
+    """Return the paper's network for a data set: Table 1 or Table 3.
+
+    Raises:
+        ValueError: if the paper has none for it.
+    """
+    if dataset not in _BASE:
+        raise ValueError(
+            f"`dataset` must be one of {', '.join(_BASE)}. Received: {dataset!r}"
+        )
     return dataclasses.replace(_BASE[dataset], logits=logits)
 
 
 def mixed(dataset: str, index: int, *, logits: Logits = "relu") -> Architecture:
     """Return the mixed variant of member `index`; an eleventh member starts over."""
+    network = base(dataset, logits=logits)
     variants = MIXED_BLOCKS[_BASE[dataset]]
-    return dataclasses.replace(
-        base(dataset, logits=logits), blocks=variants[index % len(variants)]
-    )
+    return dataclasses.replace(network, blocks=variants[index % len(variants)])
 
 
 def build(

@@ -69,15 +69,6 @@ def fit_members(
     )
 
 
-def fit_member(member: Member, dataset: Dataset, store: Store) -> None:
-    """Train one member to its end, from its last checkpoint if there is one.
-
-    Raises:
-        LookupError: if the store does not hold the teacher of a distilled member.
-    """
-    _fit([member], dataset.x_train, dataset.y_train, store)
-
-
 def check_jobs(n_jobs: int, stack: int | None) -> None:
     """Raise a `ValueError` unless members can be trained so, see `fit_members`."""
     if n_jobs < 1:

@@ -101,6 +101,9 @@ def test_digits_has_the_network_of_mnist():
     assert base("digits") == base("mnist") == TABLE1
     assert mixed("digits", 3) == mixed("mnist", 3)
     assert base("cifar10") == TABLE3
+    for network in (base, lambda name: mixed(name, 0)):
+        with pytest.raises(ValueError, match="one of digits, mnist, cifar10.*'svhn'"):
+            network("svhn")
 
 
 @pytest.mark.parametrize(

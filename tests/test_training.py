@@ -16,7 +16,6 @@ from advens.recipes import Member, Recipe
 from advens.store import DamagedArtefactWarning, Store
 from advens.trainer import Trainer, _FusedAdam, make_optimizer
 from advens.training import (
-    fit_member,
     fit_members,
     load_ensemble,
     load_member,
@@ -189,7 +188,7 @@ def test_interrupted(kind, fail, where, again, trained, tmp_path):
 
 
 def train_until_killed(member, root):
-    fit_member(member, DATA, Recorder(root, die, before=2))
+    fit_members([member], DATA, Recorder(root, die, before=2))
 
 
 def test_killed(trained, tmp_path):
@@ -207,7 +206,7 @@ def test_killed(trained, tmp_path):
 def test_the_loss_scale_is_in_a_checkpoint(tmp_path):
     member = make("float16")
     with pytest.raises(KeyboardInterrupt):
-        fit_member(member, DATA, Recorder(tmp_path, interrupt, after=1))
+        fit_members([member], DATA, Recorder(tmp_path, interrupt, after=1))
     _, state = Store(tmp_path).load_checkpoint("member", member.spec)
     # It begins at 2^15 and halves when a gradient overflows.
     assert any(a.shape == () and 2**10 <= a <= 2**15 for a in state.values())
@@ -239,8 +238,6 @@ def test_a_damaged_member_is_made_again(trained, tmp_path):
 def test_a_teacher_comes_first_and_is_left_alone(tmp_path):
     # So low a rate leaves the initial weights as they are.
     student = make("printed", learning_rate=1e-9)
-    with pytest.raises(LookupError, match=student.teacher.digest):
-        fit_member(student, DATA, Store(tmp_path))
     store = Recorder(tmp_path, interrupt, before="labels")
     with pytest.raises(KeyboardInterrupt):
         fit_members([student], DATA, store)
@@ -345,7 +342,7 @@ def test_dead_network_is_started_again_from_other_weights(tmp_path, monkeypatch)
     member = make(architecture=RELU)
     seeds = killing_start(monkeypatch, attempts=2)
     store = Recorder(tmp_path)
-    fit_member(member, DATA, store)
+    fit_members([member], DATA, store)
     assert seeds == [pipelines.weights_seed(1, attempt=i) for i in range(3)]
     assert len(set(seeds)) == 3
     assert restarts(member, store) == 2
@@ -354,7 +351,7 @@ def test_dead_network_is_started_again_from_other_weights(tmp_path, monkeypatch)
     # The same seed, alive from the start, is not the same network.
     monkeypatch.undo()
     other = Store(tmp_path / "other")
-    fit_member(member, DATA, other)
+    fit_members([member], DATA, other)
     assert restarts(member, other) == 0
     first = load_member(member, other)[0]
     assert not np.array_equal(first, load_member(member, store)[0])
@@ -363,7 +360,7 @@ def test_dead_network_is_started_again_from_other_weights(tmp_path, monkeypatch)
 def test_network_that_always_dies_is_an_error(tmp_path, monkeypatch):
     seeds = killing_start(monkeypatch, attempts=100)
     with pytest.raises(RuntimeError, match="stays alive in 20 attempts"):
-        fit_member(make(architecture=RELU), DATA, Store(tmp_path))
+        fit_members([make(architecture=RELU)], DATA, Store(tmp_path))
     assert len(seeds) == 20
 
 
