@@ -131,7 +131,8 @@ def render(cells: Sequence[Cell], *, title: str) -> Table:
     table = Table(title=title, show_lines=True)
     columns = list(dict.fromkeys(cell.column for cell in cells))
     for name in (*(("method",) if table4 else ("attack", "method")), *columns):
-        table.add_column(name.replace("_", " "))
+        words = name.split("_")
+        table.add_column(" ".join(words), min_width=max(map(len, words)))
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for cell in cells:
         rivals = [c for c in cells if c.column == cell.column] if table4 else []

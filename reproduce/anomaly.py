@@ -44,8 +44,6 @@ def anomaly() -> None:
     if FLAGS.test_images is None:
         FLAGS["test_images"].value = 100 if FLAGS.dataset == "digits" else 1000
 
-    from rich.console import Console
-
     from advens import anomaly as steps
     from advens import figures, tables
 
@@ -65,8 +63,7 @@ def anomaly() -> None:
 
     (bim,) = (attack for attack in run.attacks if attack.name == "BIM")
     title = ", ".join([f"BIM, n = {bim.num_steps}, {name}", *run.deviations()])
-    # Wide enough for the table also where the output is no terminal.
-    console = Console(width=max(120, Console().width))
+    console = common.console()
     console.print(steps.render(points, num_steps=bim.num_steps, title=title))
     for column in steps.COLUMNS:
         console.print(f"{column}: {tables.TABLE2_COLUMNS[column]}", highlight=False)

@@ -16,8 +16,6 @@ flags.declare_key_flag("results_dir")  # for --help
 
 def claims() -> None:
     """Read, judge, write and print."""
-    from rich.console import Console
-
     from advens import ledger
     from advens.claims import judge
 
@@ -25,8 +23,7 @@ def claims() -> None:
     cells, notes = ledger.load(results_dir)
     frame = judge(cells)
     paths = ledger.write(frame, notes, out_dir=results_dir)
-    # Wide enough for the ledger also where the output is no terminal.
-    console = Console(width=max(120, Console().width))
+    console = common.console()
     console.print(ledger.render(frame))
     for note in notes:
         console.print(note, highlight=False)

@@ -5,8 +5,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import app, flags
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def main(reproduce: Callable[[], None]) -> None:
@@ -46,6 +50,13 @@ def check_writable(flag: str) -> None:
             f"`{flag}` must be a directory that can be written ({error.strerror}). "
             f"Received: {flag}={str(directory)!r}"
         ) from error
+
+
+def console() -> "Console":
+    """Return a console as wide as a table, also where the output is no terminal."""
+    from rich.console import Console
+
+    return Console(width=max(124, Console().width))
 
 
 def _fail(error: object) -> None:

@@ -36,8 +36,6 @@ def noise_sweep() -> None:
     if FLAGS["num_members"].using_default_value:
         FLAGS["num_members"].value = 1
 
-    from rich.console import Console
-
     from advens import noise_sweep as sweep
     from advens import tables
 
@@ -52,7 +50,7 @@ def noise_sweep() -> None:
         out_dir=Path(FLAGS.out_dir),
         name=name,
     )
-    console = Console()
+    console = common.console()
     title = ", ".join(["Accuracy without attack", name, *run.deviations()])
     console.print(sweep.render(frame, title=title))
     for path in paths:

@@ -55,8 +55,6 @@ def publish(
         cells: of the table.
         columns: what each column means.
     """
-    from rich.console import Console
-
     from advens import tables
 
     deviations = run.deviations()
@@ -65,8 +63,7 @@ def publish(
     title = f"Table {name[-1]} on {run.dataset.name}"
     if deviations:
         title += f" ({', '.join(deviations)})"
-    # Wide enough for the table also where the output is no terminal.
-    console = Console(width=max(120, Console().width))
+    console = common.console()
     console.print(tables.render(cells, title=title))
     for column, meaning in columns.items():
         console.print(f"{column}: {meaning}", highlight=False)
