@@ -180,15 +180,15 @@ def _times(results: report.Results) -> list[str]:
             rows.append(
                 [
                     *(report.NAMES[dataset], _title(table), recipes.label(row)),
-                    *(timedelta(seconds=round(span)) for span in spans),
+                    *(timedelta(seconds=round(s)) if round(s) else "–" for s in spans),
                     "–" if restarts is None else sum(restarts),
                     f"{machine['processor']}, {machine['cores']} cores, "
                     f"{' '.join(machine['devices'])}",
                 ]
             )
     note = (
-        "Hours, minutes and seconds of the run that wrote the table: what an earlier "
-        "run had left in the store took no time. Restarts: docs/protocol.md, point 26."
+        "Hours, minutes and seconds of the run that wrote the table; – is what an "
+        "earlier run had left in the store. Restarts: docs/protocol.md, point 26."
     )
     return [note, "", *markdown(header, rows)]
 

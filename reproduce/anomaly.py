@@ -9,7 +9,6 @@ CIFAR-10. It shares its flags and its store with `table2.py`, whose members are 
 trained again, and may be killed: the same command goes on.
 """
 
-import logging
 from pathlib import Path
 
 from absl import flags
@@ -29,8 +28,6 @@ _MAX_NUM_STEPS = flags.DEFINE_integer(
 _NUM_GRAD1 = flags.DEFINE_integer(
     "num_grad1", None, "Members whose gradients are Grad. 1 in turn; default: all."
 )
-# Else it reports every glyph that a PDF embeds.
-logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 
 def anomaly() -> None:

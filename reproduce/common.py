@@ -1,5 +1,6 @@
 """What all scripts share: bad input is one line and exit code 1."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -17,6 +18,8 @@ def main(reproduce: Callable[[], None]) -> None:
     """Parse the flags and call `reproduce`; bad input is one line and exit code 1."""
     # Hide TensorFlow's notes, but not its errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Else it reports every glyph that a PDF embeds.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
 
     def parse(argv: list[str]) -> list[str]:
         try:

@@ -5,7 +5,6 @@ data set, `--datasets=mnist,cifar10` all rows of the paper's. The network is the
 member of Table 2's random initialisation, from the store if it is there.
 """
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 flags.adopt_module_key_flags(shared_flags)  # for --help
 flags.declare_key_flag("datasets")
 flags.declare_key_flag("figures_dir")
-# Else it reports every glyph that a PDF embeds.
-logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 
 def figure1() -> None:
