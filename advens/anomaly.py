@@ -17,7 +17,7 @@ from rich.table import Table
 from advens import paper, recipes, tables
 from advens.attacks import Attack
 from advens.evaluation import Outcomes, Threat
-from advens.experiments import Run
+from advens.experiments import PAPER_LOSS, Run
 from advens.gradients import Labels
 from advens.tables import Cell
 
@@ -80,9 +80,9 @@ def measure(
         ]
         threats = {
             labels: [
-                *(Threat("member", i, labels) for i in range(num_grad1)),
-                Threat("mean_member", labels=labels),
-                Threat("ensemble", labels=labels),
+                *(Threat("member", i, labels, PAPER_LOSS) for i in range(num_grad1)),
+                Threat("mean_member", labels=labels, loss=PAPER_LOSS),
+                Threat("ensemble", labels=labels, loss=PAPER_LOSS),
             ]
             for labels in get_args(Labels)
         }

@@ -13,7 +13,7 @@ from keras import ops
 
 from advens import paper
 from advens.ensemble import Outputs, logits_model
-from advens.gradients import compiled, input_gradient
+from advens.gradients import compiled, input_gradient, unrounded
 
 Formula = Literal["printed", "papernot"]
 
@@ -28,23 +28,29 @@ class Adversarial:
         rho: weight of the loss of the images as they are, in [0, 1].
         box: clip the perturbed images to [0, 1].
         labels: `"true"`, or `"predicted"`: perturb away from what the network predicts.
+        loss: whose gradient the perturbation follows; see `gradients.Gradient`.
     """
 
     eps: float
     rho: float = paper.RHO  # Section 4
     box: bool = False
     labels: Literal["true", "predicted"] = "true"  # docs/protocol.md, point 20
+    loss: Literal["exact", "logits"] = "exact"
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps < float("inf"):
             raise ValueError(f"`eps` must be >= 0 and finite. Received: eps={self.eps}")
         if not 0 <= self.rho <= 1:
             raise ValueError(f"`rho` must be in [0, 1]. Received: rho={self.rho}")
-        if self.labels not in ("true", "predicted"):
-            raise ValueError(
-                "`labels` must be 'true' or 'predicted'. "
-                f"Received: labels={self.labels!r}"
-            )
+        for name, choices in (
+            ("labels", ("true", "predicted")),
+            ("loss", ("exact", "logits")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"`{name}` must be one of {choices}. "
+                    f"Received: {name}={getattr(self, name)!r}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +101,7 @@ class AdversarialTraining(keras.Model):
         rho: see `Adversarial`.
         box: see `Adversarial`.
         labels: see `Adversarial`.
+        loss: see `Adversarial`.
         outputs: what `model` returns if its last layer does not tell; see
             `ensemble.logits_model`.
     """
@@ -107,11 +114,12 @@ class AdversarialTraining(keras.Model):
         rho: float = paper.RHO,
         box: bool = False,
         labels: Literal["true", "predicted"] = "true",
+        loss: Literal["exact", "logits"] = "exact",
         outputs: Outputs | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.settings = Adversarial(eps, rho, box, labels)
+        self.settings = Adversarial(eps, rho, box, labels, loss)
         self.model = model
         self._outputs = outputs
         # A bound method: a second model would be tracked, and saved, a second time.
@@ -157,6 +165,8 @@ class AdversarialTraining(keras.Model):
 
     def _cross_entropies(self, x: Any, y: Any) -> Any:
         logits = ops.cast(self._logits(x, training=False), "float32")
+        if self.settings.loss == "exact":
+            logits = unrounded(logits)
         if self.settings.labels == "predicted":
             y = ops.argmax(logits, axis=-1)
         elif y.shape == logits.shape and logits.shape[-1] > 1:

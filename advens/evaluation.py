@@ -39,7 +39,7 @@ class Threat:
     gradient: Source
     index: int | None = None
     labels: Labels = "true"
-    loss: Loss = "logits"
+    loss: Loss = "exact"
     compute: Compute = "float32"
 
     def __post_init__(self) -> None:

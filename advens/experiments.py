@@ -13,6 +13,7 @@ from advens.attacks import Attack
 from advens.datasets import Dataset
 from advens.ensemble import Ensemble
 from advens.evaluation import Outcomes, Threat, stored_outcomes
+from advens.gradients import Loss
 from advens.pipelines import member_seeds
 from advens.progress import Bars
 from advens.recipes import Member, Settings, teachers
@@ -20,11 +21,21 @@ from advens.store import Store
 from advens.tables import Cell
 from advens.trainer import make_optimizer
 
-# Columns of Table 2 in which the whole ensemble's gradient is followed.
+# The loss of the paper's columns, and that of those which end so: docs/protocol.md,
+# point 12.
+PAPER_LOSS: Final = "logits"
+LOSSES: Final[dict[str, Loss]] = {"": PAPER_LOSS, "_exact": "exact"}
+# Columns of Table 2, by loss, in which the whole ensemble's gradient is followed. That
+# of the ensemble's own loss is exact with either.
 ENSEMBLE_THREATS: Final = {
-    "grad2_ensemble": Threat("mean_member"),
-    "grad2_ensemble_repredicted": Threat("mean_member", labels="repredicted"),
-    "ensemble_gradient": Threat("ensemble"),
+    PAPER_LOSS: {
+        "grad2_ensemble": Threat("mean_member", loss=PAPER_LOSS),
+        "grad2_ensemble_repredicted": Threat(
+            "mean_member", labels="repredicted", loss=PAPER_LOSS
+        ),
+        "ensemble_gradient": Threat("ensemble", loss=PAPER_LOSS),
+    },
+    "exact": {"grad2_ensemble_exact": Threat("mean_member")},
 }
 
 
@@ -205,32 +216,35 @@ def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
     """Train the ensembles of Table 2, attack them and return the table's cells."""
     cells = []
     indices = range(run.num_members)
-    threats = [Threat("member", i) for i in indices]
+    threats = []
+    for loss in LOSSES.values():
+        threats += [Threat("member", i, loss=loss) for i in indices]
+        threats += ENSEMBLE_THREATS[loss].values()
     for row in methods:
         members = run.members(row)
         run.train(row, members)
-        clean, *attacked = run.outcomes(
-            row, members, [None, *threats, *ENSEMBLE_THREATS.values()]
-        )
+        clean, *attacked = run.outcomes(row, members, [None, *threats])
         none = clean["none"]
+        found = dict(zip(threats, attacked, strict=True))
         for attack in run.attacks:
             cell = functools.partial(Cell, run.settings.dataset, attack.name, row)
-            found = [outcomes[attack.name] for outcomes in attacked]
-            grad1 = found[: run.num_members]
-            zero = np.stack([o.zero_gradient for o in grad1])
-            own = np.stack([o.members[i] for i, o in enumerate(grad1)])
             cells += [
                 cell("no_attack_single", none.members),
                 cell("no_attack_ensemble", none.ensemble[None]),
-                cell("grad1_single", own, zero),
-                cell("grad1_ensemble", np.stack([o.ensemble for o in grad1]), zero),
-                *(
-                    cell(column, o.ensemble[None], o.zero_gradient[None])
-                    for column, o in zip(
-                        ENSEMBLE_THREATS, found[run.num_members :], strict=True
-                    )
-                ),
             ]
+            for suffix, loss in LOSSES.items():
+                grad1 = [found[Threat("member", i, loss=loss)] for i in indices]
+                of_each = [outcomes[attack.name] for outcomes in grad1]
+                zero = np.stack([o.zero_gradient for o in of_each])
+                own = np.stack([o.members[i] for i, o in enumerate(of_each)])
+                votes = np.stack([o.ensemble for o in of_each])
+                cells += [
+                    cell(f"grad1_single{suffix}", own, zero),
+                    cell(f"grad1_ensemble{suffix}", votes, zero),
+                ]
+                for column, threat in ENSEMBLE_THREATS[loss].items():
+                    o = found[threat][attack.name]
+                    cells.append(cell(column, o.ensemble[None], o.zero_gradient[None]))
     order = [attack.name for attack in run.attacks]
     return sorted(cells, key=lambda cell: order.index(cell.attack))
 
@@ -249,7 +263,7 @@ def table4(run: Run, rows: Sequence[str], *, num_singles: int = 1) -> list[Cell]
             f"`num_singles` must be >= 1. Received: num_singles={num_singles}"
         )
     cells = []
-    threats = ENSEMBLE_THREATS.values()
+    threats = ENSEMBLE_THREATS[PAPER_LOSS].values()
     for row in rows:
         if recipes.is_ensemble(row):
             groups = [run.members(row)]

@@ -23,7 +23,7 @@ from advens.convolutions import quick_input_gradients
 from advens.ensemble import Compute, Ensemble
 
 Labels = Literal["true", "predicted", "repredicted"]
-Loss = Literal["logits", "clipped"]
+Loss = Literal["exact", "logits", "clipped"]
 
 # What Keras clipped probabilities at in 2017, and does today.
 _CLIP = 1e-7
@@ -44,13 +44,17 @@ class Gradient:
             given; `"predicted"`: what each classifier predicts for the images from
             which an attack starts, see `start_labels`; `"repredicted"`: what each
             classifier predicts at every call anew.
-        loss: `"logits"`: cross-entropy from logits; `"clipped"`: from probabilities
-            clipped at 1e-7, as Keras computed it in 2017 (docs/protocol.md, point 12).
+        loss: how the cross-entropy is computed (docs/protocol.md, point 12).
+            `"exact"`: from logits, with a gradient that keeps the label's own term;
+            `"logits"`: from logits by Keras. In float32 that gradient, softmax -
+            onehot, loses the label's own term where 1 - p(y | x) < 6e-8, and so points
+            elsewhere or nowhere: robustness by rounding; `"clipped"`: from
+            probabilities clipped at 1e-7, as Keras did in 2017.
     """
 
     logits: Callable[[Any], Any]
     labels: Labels = "true"
-    loss: Loss = "logits"
+    loss: Loss = "exact"
 
     def __post_init__(self) -> None:
         for name, choices in (("labels", Labels), ("loss", Loss)):
@@ -89,6 +93,7 @@ class Gradient:
             probs = ops.take_along_axis(ops.softmax(logits), y[..., None], axis=-1)
             losses = -ops.log(ops.clip(probs[..., 0], _CLIP, 1 - _CLIP))
         else:
+            logits = unrounded(logits) if self.loss == "exact" else logits
             losses = ops.sparse_categorical_crossentropy(y, logits, from_logits=True)
         return ops.mean(losses, axis=0)
 
@@ -98,7 +103,7 @@ def member_gradient(
     index: int,
     *,
     labels: Labels = "true",
-    loss: Loss = "logits",
+    loss: Loss = "exact",
     compute: Compute = "float32",
 ) -> Gradient:
     """Grad. 1 (Section 3): the gradient of J(theta_i, x, y) of member `index`.
@@ -125,7 +130,7 @@ def mean_member_gradient(
     ensemble: Ensemble,
     *,
     labels: Labels = "true",
-    loss: Loss = "logits",
+    loss: Loss = "exact",
     compute: Compute = "float32",
 ) -> Gradient:
     """Grad. 2 (Section 3): the mean of the members' gradients.
@@ -145,12 +150,13 @@ def ensemble_gradient(
     ensemble: Ensemble,
     *,
     labels: Labels = "true",
-    loss: Loss = "logits",
+    loss: Loss = "exact",
     compute: Compute = "float32",
 ) -> Gradient:
     """The gradient of the ensemble's own loss, -log(mean over i of p_i(y | x)).
 
-    It weighs member i's gradient with p_i / sum(p), and neither overflows nor clips.
+    It weighs member i's gradient with p_i / sum(p), and neither overflows nor clips. As
+    its logits are logarithms of probabilities, `loss="logits"` is exact, too.
 
     Args:
         ensemble: of `m` members.
@@ -169,6 +175,19 @@ def _member_logits(ensemble: Ensemble, x: Any, *index: int, compute: Compute) ->
     slow = not use_xla()  # TensorFlow on a CPU
     with quick_input_gradients(ensemble) if slow else contextlib.nullcontext():
         return ensemble.member_logits(x, *index, compute=compute)
+
+
+def unrounded(logits: Any) -> Any:
+    """Return logits of the same softmax, for a cross-entropy of an exact gradient.
+
+    The gradient of a cross-entropy by its logits is g = p - onehot(y), whose sum is 0.
+    Where p_y rounds to 1, g_y rounds to 0. Behind a log-softmax it becomes
+    g - p sum(g), and so g_y the sum of the others again, negative.
+
+    Args:
+        logits: `(..., num_classes)`.
+    """
+    return ops.log_softmax(logits, axis=-1)
 
 
 def mean_log_probs(member_logits: Any) -> Any:

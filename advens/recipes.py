@@ -166,7 +166,8 @@ _PARTS: Final[dict[str, Callable[[Settings, int], dict[str, Any]]]] = {
     "bagging": lambda settings, index: {"bootstrap": True},
     "gauss_noise": lambda settings, index: {"noise_std": settings.noise_std},
     "adv_train": lambda settings, index: {
-        "adversarial": Adversarial(settings.adv_eps, settings.rho)  # type: ignore
+        # The loss: docs/protocol.md, point 12.
+        "adversarial": Adversarial(settings.adv_eps, settings.rho, loss="logits")  # type: ignore
     },
     "def_dist": lambda settings, index: {
         "distillation": Distillation(settings.temperature, settings.distillation)

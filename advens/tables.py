@@ -25,6 +25,9 @@ TABLE2_COLUMNS: Final = {
         "the same, each member's label predicted again at every step"
     ),
     "ensemble_gradient": "ensemble under the gradient of its own loss",
+    "grad1_single_exact": "grad1_single, by gradients without cancellation",
+    "grad1_ensemble_exact": "grad1_ensemble, likewise",
+    "grad2_ensemble_exact": "grad2_ensemble, likewise",
 }
 TABLE4_COLUMNS: Final = {
     "no_attack": "no attack",

@@ -58,7 +58,8 @@ def main() -> None:
         architecture=models.base(data.name),
         batch_size=_BATCH_SIZE.value,
     )
-    member = Threat("member", 0)
+    # The loss that the peers have, for the same images.
+    member = Threat("member", 0, loss="logits")
     title = f"{data.name}, {count} members, {len(x)} images, batch {_BATCH_SIZE.value}"
     if _CELLS.value:
         one = case(ensemble, threat=member, attack=fgsm)
@@ -67,8 +68,8 @@ def main() -> None:
         return
     single, grad2, true = (
         Ensemble([ensemble[0]]),
-        Threat("mean_member"),
-        Threat("ensemble"),
+        Threat("mean_member", loss="logits"),
+        Threat("ensemble", loss="logits"),
     )
     cases = {
         "FGSM, one member": case(single, threat=member, attack=fgsm),

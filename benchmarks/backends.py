@@ -91,7 +91,8 @@ def attack(members, dataset) -> None:  # type: ignore[no-untyped-def]
         member.set_weights(weights[i * size : (i + 1) * size])
     threats = {
         **{f"grad1_{i}": Threat("member", i) for i in range(len(members))},
-        **experiments.ENSEMBLE_THREATS,
+        **experiments.ENSEMBLE_THREATS["logits"],
+        **experiments.ENSEMBLE_THREATS["exact"],
     }
     attacks = experiments.paper_attacks(_DATASET.value)
     found = {}

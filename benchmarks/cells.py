@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from advens.attacks import Attack
 from advens.evaluation import Threat, stored_outcomes
-from advens.experiments import ENSEMBLE_THREATS
+from advens.experiments import ENSEMBLE_THREATS, PAPER_LOSS
 from advens.store import Store
 
 
@@ -23,9 +23,9 @@ def passes(num_members: int, attacks: Sequence[Attack]) -> dict[str, int]:
     image, and each clean one.
     """
     steps = 1 + sum(attack.num_steps - 1 for attack in attacks)
-    num_threats = num_members + len(ENSEMBLE_THREATS)
+    num_threats = num_members + len(ENSEMBLE_THREATS[PAPER_LOSS])
     return {
-        "gradient pass": steps * num_members * (1 + len(ENSEMBLE_THREATS)),
+        "gradient pass": steps * num_members * (1 + len(ENSEMBLE_THREATS[PAPER_LOSS])),
         "forward pass": num_members * (1 + len(attacks) * num_threats),
     }
 
@@ -48,11 +48,12 @@ def measure(
         Seconds, `(rounds,)`, of `"gradient pass"`, `"forward pass"` and `"cells"`, over
         all images.
     """
-    grad1 = [Threat("member", index) for index in range(len(case.ensemble))]
+    indices = range(len(case.ensemble))
+    grad1 = [Threat("member", index, loss=PAPER_LOSS) for index in indices]
 
     def cells() -> None:
         with tempfile.TemporaryDirectory() as root:
-            for threat in (None, *grad1, *ENSEMBLE_THREATS.values()):
+            for threat in (None, *grad1, *ENSEMBLE_THREATS[PAPER_LOSS].values()):
                 stored_outcomes(
                     Store(root),
                     {},

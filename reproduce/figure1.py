@@ -45,13 +45,13 @@ def figure1() -> None:
 def _examples(run: "Run") -> "Examples":
     from keras import ops
 
-    from advens import figures, training
+    from advens import experiments, figures, training
     from advens.attacks import craft
     from advens.evaluation import Threat
 
     members = run.members("rand_ini", 1)
     run.train("rand_ini", members)
-    threat = Threat("member", 0)
+    threat = Threat("member", 0, loss=experiments.PAPER_LOSS)
     clean, attacked = run.outcomes("rand_ini", members, [None, threat])
     (bim,) = (attack for attack in run.attacks if attack.name == "BIM")
     right, right_attacked = clean["none"].ensemble, attacked["BIM"].ensemble
