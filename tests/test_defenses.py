@@ -126,6 +126,22 @@ def test_perturbed_images_by_hand(ending, box, labels):
     assert_allclose(perturbed(model), want, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("y", [Y * 0, np.eye(3)[Y * 0]], ids=["int", "one-hot"])
+def test_exact_where_the_network_is_certain(y):
+    model, rounded = (
+        AdversarialTraining(classifier(), eps=0.4, loss=loss)
+        for loss in ("exact", "logits")
+    )
+    for network in (model, rounded):
+        network.model.get_layer("last").set_weights([KERNEL, np.array([30, 0, 0])])
+    # p - onehot(0) without the difference.
+    errors = softmax(FLAT @ KERNEL + [30, 0, 0])
+    errors[:, 0] = -errors[:, 1:].sum(axis=1)
+    want = FLAT + 0.4 * np.sign(errors @ KERNEL.T)
+    assert_allclose(perturbed(model, y), want, rtol=0, atol=1e-6)
+    assert (perturbed(rounded, y) != perturbed(model, y)).any()
+
+
 def test_predicted_labels_matter_where_they_are_wrong():
     true, predicted = (
         perturbed(AdversarialTraining(classifier(), eps=0.1, labels=labels))
@@ -187,8 +203,9 @@ def test_in_half_precision_with_callbacks():
 
 @pytest.mark.parametrize("ending", ["softmax", "untold logits"])
 def test_saved_and_loaded(tmp_path, ending):
-    settings = Adversarial(0.1, 0.25, box=True, labels="predicted")
     options = {"eps": 0.1, "rho": 0.25, "box": True, "labels": "predicted"}
+    options["loss"] = "logits"
+    settings = Adversarial(**options)
     outputs = ENDINGS[ending][1]
     model = AdversarialTraining(classifier(ending), outputs=outputs, **options)
     model.compile("adam", loss_of(ending), jit_compile=False)
@@ -303,7 +320,8 @@ DISTILLATION = [
     [
         *((ADVERSARIAL, "eps", v, ">= 0 and finite") for v in (-0.1, np.nan, np.inf)),
         *((ADVERSARIAL, "rho", v, r"in \[0, 1\]") for v in (-0.1, 1.1, np.nan)),
-        (ADVERSARIAL, "labels", "first", "'true' or 'predicted'"),
+        (ADVERSARIAL, "labels", "first", r"one of \('true', 'predicted'\)"),
+        (ADVERSARIAL, "loss", "clipped", r"one of \('exact', 'logits'\)"),
         *(
             (DISTILLATION, "temperature", v, "> 0 and finite")
             for v in (0.0, -1.0, np.nan, np.inf)

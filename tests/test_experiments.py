@@ -57,7 +57,7 @@ def test_table2_has_a_cell_for_each_column(table2):
     methods = ["Rand. Ini.", "Mix. Mod.", "Bagging"]
     assert list(frame.index) == [(a, m) for a in ("FGSM", "BIM") for m in methods]
     for cell in table2:
-        members = "single" in cell.column or cell.column == "grad1_ensemble"
+        members = "single" in cell.column or cell.column.startswith("grad1")
         assert cell.correct.shape == (3 if members else 1, 40)
         attacked = not cell.column.startswith("no_attack")
         assert (cell.zero_gradient is not None) == attacked
@@ -72,14 +72,15 @@ def test_table2_is_what_its_ensemble_does(root, table2):
     rights = [np.argmax(m.predict(x, verbose=0), -1) == y for m in ensemble.members]
     assert_array_equal(cells["no_attack_single"].correct, rights)
     bim = run.attacks[1:]
-    for i in range(3):
-        threat = evaluation.Threat("member", i)
-        [found] = evaluation.evaluate(ensemble, x, y, threat=threat, attacks=bim)
-        assert_array_equal(cells["grad1_single"].correct[i], found.members[i])
-        assert_array_equal(cells["grad1_ensemble"].correct[i], found.ensemble)
-    for column, threat in experiments.ENSEMBLE_THREATS.items():
-        [found] = evaluation.evaluate(ensemble, x, y, threat=threat, attacks=bim)
-        assert_array_equal(cells[column].correct[0], found.ensemble)
+    for end, loss in (("", "logits"), ("_exact", "exact")):
+        for i in range(3):
+            threat = evaluation.Threat("member", i, loss=loss)
+            [found] = evaluation.evaluate(ensemble, x, y, threat=threat, attacks=bim)
+            assert_array_equal(cells[f"grad1_single{end}"].correct[i], found.members[i])
+            assert_array_equal(cells[f"grad1_ensemble{end}"].correct[i], found.ensemble)
+        for column, threat in experiments.ENSEMBLE_THREATS[loss].items():
+            [found] = evaluation.evaluate(ensemble, x, y, threat=threat, attacks=bim)
+            assert_array_equal(cells[column].correct[0], found.ensemble)
 
 
 def test_second_run_does_nothing(root, table2, nothing_to_do):

@@ -123,7 +123,7 @@ def test_mean_member_gradient_equals_art(convs, images):
     assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["logits", "clipped"])
+@pytest.mark.parametrize("loss", ["exact", "logits", "clipped"])
 @pytest.mark.parametrize("labels", ["true", "repredicted"])
 def test_all_coincide_for_one_member(convs, images, labels, loss):
     ensemble = Ensemble([convs[0]])
@@ -174,10 +174,33 @@ def test_predictions_are_the_classifiers_own(linear):
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
+def test_exact_where_a_member_is_certain(linear, kind):
+    ensemble, kernels = linear[0], linear[1].astype("float64")
+    bias = np.array([30, 0, 0])
+    for member, kernel in zip(ensemble, linear[1], strict=True):
+        member.set_weights([kernel, bias])
+    probs = softmax(X.reshape(5, -1) @ kernels + bias)
+    assert (probs.astype("float32")[..., 0] == 1).all()
+    # p - onehot(0) without the difference.
+    errors = np.concatenate(
+        [-probs[..., 1:].sum(axis=-1, keepdims=True), probs[..., 1:]], axis=-1
+    )
+    grads = (errors @ kernels.transpose(0, 2, 1)).reshape(3, *X.shape)
+    want = grads[1] if kind == "Grad. 1" else grads.mean(axis=0)
+    exact, rounded = (
+        ops.convert_to_numpy(GRADIENTS[kind](ensemble, loss=loss)(X, np.zeros(5, int)))
+        for loss in ("exact", "logits")
+    )
+    assert_allclose(exact, want, rtol=1e-4, atol=0)
+    wrong = (np.sign(rounded) != np.sign(want)).any()
+    assert wrong == (kind != "ensemble")
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
 def test_clipped_loss(linear, kind):
     ensemble = linear[0]
     clipped, exact = (
-        GRADIENTS[kind](ensemble, loss=loss) for loss in ("clipped", "logits")
+        GRADIENTS[kind](ensemble, loss=loss) for loss in ("clipped", "exact")
     )
     assert_allclose(clipped(X, Y), exact(X, Y), rtol=1e-5, atol=1e-6)
     # Class 0 leads by 20 nats and more: 1 - p(0), p(1) and p(2) are below 1e-7.

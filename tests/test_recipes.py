@@ -14,7 +14,7 @@ CHANGES = {
     "rand_ini": {},
     "bagging": {"bootstrap": True},
     "gauss_noise": {"noise_std": 0.3},
-    "adv_train": {"adversarial": Adversarial(eps=0.3, rho=0.5)},
+    "adv_train": {"adversarial": Adversarial(eps=0.3, rho=0.5, loss="logits")},
     "def_dist": {"distillation": Distillation(temperature=10.0, formula="printed")},
 }
 LABELS = {
@@ -97,7 +97,7 @@ def test_a_row_takes_what_the_user_changed():
         precision="mixed_bfloat16",
         bootstrap=True,
         noise_std=0.25,
-        adversarial=Adversarial(0.125, 0.75, box=False, labels="true"),
+        adversarial=Adversarial(0.125, 0.75, loss="logits"),
         distillation=Distillation(20.0, "papernot"),
     )
     assert recipe("mix_mod", settings, 0).architecture.logits == "linear"

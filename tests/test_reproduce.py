@@ -44,13 +44,14 @@ def test_table2_writes_and_prints(tmp_path, monkeypatch, capsys):
         *("attack", "method", "no_attack_single", "no_attack_ensemble"),
         *("grad1_single", "grad1_ensemble", "grad2_ensemble"),
         *("grad2_ensemble_repredicted", "ensemble_gradient"),
+        *("grad1_single_exact", "grad1_ensemble_exact", "grad2_ensemble_exact"),
     ]
     assert list(frame["method"]) == ["Rand. Ini.", "Bagging"] * 2
     assert f"{frame['grad1_single'][0]:.4f}" in printed
     assert "Table 2 on digits (epochs=1, num_members=2, train_images=128" in printed
     assert "grad1_single: each member under its own gradient" in printed
     cells = pd.read_csv("results/table2_digits_cells.csv")
-    assert len(cells) == 4 * 7
+    assert len(cells) == 4 * 10
     record = json.loads(Path("results/table2_digits.json").read_text())
     assert record["flags"]["num_members"] == 2
     assert record["settings"]["noise_std"] == 0.3
