@@ -121,6 +121,10 @@ def craft(
     Returns:
         The adversarial images of each attack.
     """
+    if "int" in str(getattr(x, "dtype", "float32")):
+        raise ValueError(
+            f"`x` must be images as floats in [0, 1]. Received: dtype {x.dtype}"
+        )
     x = ops.convert_to_tensor(x, "float32")
     if isinstance(gradient, Gradient):
         y = gradient.start_labels(x, y)

@@ -57,6 +57,7 @@ def quick_input_gradients(model: keras.Model) -> Iterator[None]:
 def _is_grey(layer: keras.Layer) -> bool:
     return (
         type(layer) is keras.layers.Conv2D
+        and layer.built
         and layer.kernel.shape[2] == layer.groups == 1
         and set(layer.strides) == set(layer.dilation_rate) == {1}
         and layer.data_format == "channels_last"

@@ -97,6 +97,22 @@ def _shapes(model: keras.Model) -> tuple[Any, Any]:
     return getattr(model, "input_shape", None), getattr(model, "output_shape", None)
 
 
+def _check_classifier(model: keras.Model, name: str) -> None:
+    """Raise a `ValueError` unless a model maps images to two or more classes."""
+    input_shape, output_shape = _shapes(model)
+    for what, shape in (("input", input_shape), ("output", output_shape)):
+        if not isinstance(shape, tuple | None):
+            raise ValueError(
+                f"`members` must have one {what}. Received: {name} with {shape}"
+            )
+    if output_shape and (len(output_shape) != 2 or output_shape[-1] < 2):
+        raise ValueError(
+            "`members` must return `(n, num_classes)`, of two classes or more (of two, "
+            "as two logits or probabilities). Received: "
+            f"{name}, which returns {output_shape}"
+        )
+
+
 def _log(probs: Any) -> Any:
     # The smallest normal float32 keeps the logarithm finite.
     return ops.log(ops.maximum(probs, 1.1754944e-38))
@@ -104,17 +120,25 @@ def _log(probs: Any) -> Any:
 
 def _ending(model: keras.Model) -> tuple[Outputs | None, Any]:
     """Tell what a model returns, and where its logits are if it returns probs."""
-    if not isinstance(model, keras.Sequential) and not getattr(
-        model, "_is_graph_network", hasattr(model, "_nodes_by_depth")
+    if not _calls_as_keras(model) or not (
+        isinstance(model, keras.Sequential)
+        or getattr(model, "_is_graph_network", hasattr(model, "_nodes_by_depth"))
     ):
         return None, None
     return _ending_of_tensor(model.outputs[0])
+
+
+def _calls_as_keras(layer: keras.Layer) -> bool:
+    """Say whether a layer is called by Keras's own code, and not by a subclass's."""
+    return type(layer).call.__module__.startswith("keras.")
 
 
 def _ending_of_tensor(tensor: Any) -> tuple[Outputs | None, Any]:
     layer, node_index, _ = tensor._keras_history
     inputs = layer._inbound_nodes[node_index].input_tensors
     activation = getattr(layer, "activation", None)
+    if not _calls_as_keras(layer):
+        return None, None
     if isinstance(layer, keras.layers.Softmax) and layer.axis in (-1, 1):
         return "probs", inputs[0]
     if isinstance(layer, keras.layers.Activation):
@@ -146,10 +170,12 @@ class Ensemble(keras.Model):
     Args:
         members: at least one built Keras classifier, all of the same input and output
             shape.
-        outputs: what members return whose last layer does not tell; see `logits_model`.
+        outputs: what members return whose last layer does not tell, see `logits_model`;
+            one for all, or a list of one a member, None for those that tell.
 
     Raises:
-        ValueError: if there is no member, the shapes differ, or a member's last layer
+        ValueError: if there is no member, one is no classifier of two classes or more
+            with one input and one output, the shapes differ, or a member's last layer
             does not tell what it returns.
     """
 
@@ -157,11 +183,12 @@ class Ensemble(keras.Model):
         self,
         members: Sequence[keras.Model],
         *,
-        outputs: Outputs | None = None,
+        outputs: Outputs | Sequence[Outputs | None] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         members = list(members)
+        each = [outputs] * len(members) if isinstance(outputs, str | None) else outputs
         if not members:
             raise ValueError("`members` must hold at least one model. Received: none")
         for i, member in enumerate(members):
@@ -175,20 +202,33 @@ class Ensemble(keras.Model):
                     f"({member.name!r}), which has no input shape yet; call it once "
                     "or give it a keras.Input"
                 )
+            _check_classifier(member, f"members[{i}] ({member.name!r})")
             shapes = [_shapes(m) for m in (members[0], member)]
-            if shapes[0] != shapes[1]:
+            if any(a != b for a, b in zip(*shapes, strict=True) if a and b):
                 raise ValueError(
                     "`members` must have the same input and output shape. Received: "
                     f"members[0] maps {shapes[0][0]} to {shapes[0][1]}, members[{i}] "
                     f"maps {shapes[1][0]} to {shapes[1][1]}"
                 )
+        if len(each) != len(members):
+            raise ValueError(
+                "`outputs` must be one for all members, or one a member. Received: "
+                f"{len(each)} for {len(members)} members"
+            )
         self.members = members
         self._outputs = outputs
         # Bound methods: a list of models would be tracked, and saved, a second time.
         self._logits: list[Any] = [
-            logits_model(member, outputs).__call__ for member in members
+            logits_model(member, its).__call__
+            for member, its in zip(members, each, strict=True)
         ]
         self.built = True
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes; None if the members are subclassed and do not tell."""
+        shapes = (_shapes(member)[1] for member in self.members)
+        return next((shape[-1] for shape in shapes if shape), None)
 
     def __len__(self) -> int:
         return len(self.members)

@@ -89,8 +89,8 @@ def evaluate(
 
     Args:
         ensemble: who is attacked and judged.
-        x: `(n, h, w, c)` float32 in [0, 1].
-        y: `(n,)` int labels.
+        x: `(n, h, w, c)` float in [0, 1].
+        y: `(n,)` or `(n, 1)` int labels.
         threat: the gradient; None for no attack.
         attacks: the attacks that follow it; none without a threat.
         batch_size: images at once. It changes the speed alone.
@@ -173,11 +173,7 @@ def _batches(
             "`threat` and `attacks` must be given both or neither. Received: "
             f"threat={threat}, attacks={attacks}"
         )
-    if len(x) != len(y) or len(x) < 1:
-        raise ValueError(
-            "`x` and `y` must hold one label an image, for one image at least. "
-            f"Received: {len(x)} images, {len(y)} labels"
-        )
+    x, y = _checked(x, y, ensemble.num_classes)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be >= 1. Received: {batch_size}")
     # Batches of one size, the last one filled up: a graph is compiled for one shape.
@@ -203,6 +199,32 @@ def _batches(
             )
             for x_adv, zero_gradient in crafted
         ]
+
+
+def _checked(
+    x: np.ndarray, y: np.ndarray, num_classes: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels, `(n,)`, of which it is sure that they can be judged."""
+    x, y = np.asarray(x), np.asarray(y)
+    # Of an array with a NaN, min and max are NaN and no comparison holds.
+    if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= 0 and x.max() <= 1):
+        span = f" from {x.min()} to {x.max()}" if x.size else ""
+        raise ValueError(
+            "`x` must be images as floats in [0, 1], without NaN, one at least; what "
+            "else a model expects is for a layer in front of it, such as Rescaling. "
+            f"Received: {x.dtype} of shape {x.shape}{span}"
+        )
+    if y.shape not in {(len(x),), (len(x), 1)} or y.dtype.kind not in "iu":
+        raise ValueError(
+            "`y` must be one integer label an image, no one-hot vector. "
+            f"Received: {y.dtype} of shape {y.shape} for {len(x)} images"
+        )
+    last = np.inf if num_classes is None else num_classes - 1
+    if y.min() < 0 or y.max() > last:
+        raise ValueError(
+            f"`y` must be labels from 0 to {last}. Received: {y.min()} to {y.max()}"
+        )
+    return x, y.reshape(-1)
 
 
 # Kept as long as the ensemble is likely to be attacked again: with new weights, say.

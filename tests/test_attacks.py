@@ -207,6 +207,12 @@ def test_zero_gradient_marks_images_that_stood_still():
         assert_allclose(got.x_adv, moved, rtol=0, atol=1e-6)
 
 
+def test_images_of_another_scale_are_no_floats(linear):
+    gradient = ensemble_gradient(linear[0])
+    with pytest.raises(ValueError, match="floats in .0, 1.. Received: dtype uint8"):
+        fgsm(gradient, (255 * X).astype("uint8"), Y, eps=0.1)
+
+
 def test_predicted_labels_are_held_and_repredicted_ones_follow(linear):
     attack = Attack("BIM", 0.5, 0.1, 5)
     for index in range(3):

@@ -86,6 +86,14 @@ UNTOLD_PROBS = {
     "subclassed": lambda: subclassed("softmax"),
     "nested subclassed": lambda: nested(subclassed("softmax")),
 }
+
+
+def two_outputs():
+    inputs = keras.Input((2, 2, 1))
+    flat = layers.Flatten()(inputs)
+    return keras.Model(inputs, [dense()(flat), dense()(flat)])
+
+
 UNSUITABLE = {
     "none": (lambda: [], "at least one model. Received: none"),
     "no model": (
@@ -103,6 +111,14 @@ UNSUITABLE = {
     "input": (
         lambda: [sequential(dense()), keras.Sequential([keras.Input((4,)), dense()])],
         r"\(None, 2, 2, 1\) .* members\[1\] maps \(None, 4\)",
+    ),
+    "one class": (
+        lambda: [sequential(layers.Dense(1))],
+        r"two classes or more .* members\[0\] .* returns \(None, 1\)",
+    ),
+    "two outputs": (
+        lambda: [two_outputs()],
+        r"must have one output. Received: members\[0\]",
     ),
 }
 
@@ -189,6 +205,33 @@ def test_unsuitable_members(case):
     members, message = UNSUITABLE[case]
     with pytest.raises(ValueError, match=message):
         Ensemble(members())
+
+
+def test_each_member_may_be_told_apart():
+    told, untold = sequential(dense()), subclassed("softmax")
+    ensemble = Ensemble([told, untold], outputs=[None, "probs"])
+    want = (softmax(np.array(told(X))) + np.array(untold(X))) / 2
+    assert_allclose(ensemble(X), want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="one a member. Received: 1 for 2 members"):
+        Ensemble([told, untold], outputs=["probs"])
+
+
+def test_a_call_of_ones_own_does_not_tell():
+    class Scaled(keras.Model):
+        def call(self, inputs, training=False):
+            return super().call(2 * inputs, training=training)
+
+    class Shifted(layers.Dense):
+        def call(self, inputs):
+            return ops.softmax(super().call(inputs) + [0, 1, 2])
+
+    inputs = keras.Input((2, 2, 1))
+    scaled = Scaled(inputs, dense("softmax")(layers.Flatten()(inputs)))
+    for model in (scaled, sequential(Shifted(3))):
+        with pytest.raises(ValueError, match="Cannot tell whether"):
+            Ensemble([model])
+        got = Ensemble([model], outputs="probs")(X)
+        assert_allclose(got, model(X), rtol=1e-5, atol=1e-6)
 
 
 def test_unknown_outputs(linear):

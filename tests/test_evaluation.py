@@ -184,12 +184,31 @@ def test_bad_options(ensemble, images, options, message):
         evaluate(ensemble, *images, **options)
 
 
-def test_labels_must_fit(ensemble, images):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y[1:]), "int64 of shape .10,. for 11 images"),
+        (lambda x, y: (x, np.eye(3)[y]), r"no one-hot .* float64 of shape \(11, 3\)"),
+        (lambda x, y: (x, y + 0.5), "float64 of shape"),
+        (lambda x, y: (x, 0 * y + 3), "from 0 to 2. Received: 3 to 3"),
+        (lambda x, y: (x, 0 * y - 1), "from 0 to 2. Received: -1 to -1"),
+        (lambda x, y: (x[:0], y[:0]), r"one at least.* of shape \(0,"),
+        (lambda x, y: (255 * x, y), r"in \[0, 1\].* float32 .* to 2"),
+        (lambda x, y: (x - 0.5, y), r"in \[0, 1\].* from -0"),
+        (lambda x, y: (x * np.nan, y), "without NaN.* nan"),
+        (lambda x, y: ((255 * x).astype("uint8"), y), "Rescaling.* uint8"),
+    ],
+)
+def test_unsuitable_images_and_labels(ensemble, images, change, message):
+    for options in ({}, {"threat": Threat("ensemble"), "attacks": ATTACKS}):
+        with pytest.raises(ValueError, match=message):
+            evaluate(ensemble, *change(*images), **options)
+
+
+def test_labels_as_keras_loads_them(ensemble, images):
     x, y = images
-    with pytest.raises(ValueError, match="11 images, 10 labels"):
-        evaluate(ensemble, x, y[1:])
-    with pytest.raises(ValueError, match="0 images, 0 labels"):
-        evaluate(ensemble, x[:0], y[:0])
+    single = Ensemble([ensemble[0]])
+    assert_same(evaluate(single, x, y[:, None]), evaluate(single, x, y))
 
 
 @pytest.mark.parametrize(
