@@ -27,6 +27,7 @@ __all__ = [
     "ledger",
     "manifest",
     "models",
+    "noise_sweep",
     "pages",
     "paper",
     "pipelines",

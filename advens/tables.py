@@ -103,6 +103,9 @@ def tidy(cells: Sequence[Cell]) -> pd.DataFrame:
                 "num_members": len(each),
                 "num_images": num_images,
                 "zero_gradient_share": np.nan if zero is None else zero.mean(),
+                "right_at_zero_gradient": (
+                    np.nan if zero is None else (zero & cell.correct).mean()
+                ),
                 "paper": np.nan if cell.paper is None else cell.paper,
             }
         )

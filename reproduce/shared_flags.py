@@ -3,6 +3,7 @@
 A default of None stands for the paper's value for the data set.
 """
 
+import sys
 from typing import Any, Final
 
 from absl import flags
@@ -62,7 +63,7 @@ def values(*names: str) -> dict[str, Any]:
 
 
 def all_values() -> dict[str, Any]:
-    """Return the values of all flags of the scripts, and not of absl's own."""
+    """Return the values of all flags of the scripts, and of no library's."""
     modules = FLAGS.flags_by_module_dict()
-    ours = (m for m in modules if not m.startswith("absl"))
+    ours = (m for m in modules if m.startswith("reproduce") or m == sys.argv[0])
     return {flag.name: flag.value for m in ours for flag in modules[m]}

@@ -25,6 +25,7 @@ def table2() -> None:
     from advens import experiments, tables
 
     run = runs.make_run()
+    runs.check_replaces("table2", run, "methods")
     cells = experiments.table2(run, methods)
     runs.publish("table2", run, cells, tables.TABLE2_COLUMNS)
 

@@ -36,9 +36,12 @@ def table4() -> None:
     from advens import experiments, recipes, tables
 
     rows = list(dict.fromkeys(_ROWS.value))
+    if not rows:
+        raise ValueError("`rows` must hold at least one row. Received: none")
     for row in rows:
         recipes.parts(row)
     run = runs.make_run("adv_eps", "rho", "temperature", "distillation")
+    runs.check_replaces("table4", run, "rows")
     cells = experiments.table4(run, rows, num_singles=_NUM_SINGLES.value)
     runs.publish("table4", run, cells, tables.TABLE4_COLUMNS)
 

@@ -104,6 +104,8 @@ def test_differences_are_over_the_cells_that_one_reading_determines(checkout):
         ("BIM", "grad2_ensemble_repredicted"): (2, 0.05),
         # 14 cells at .01, 2 at .05.
         ("all", "all"): (16, 0.24 / 16),
+        # BIM through Grad. 2 with true labels: .5, where the paper has .8875 and .9233.
+        ("all", "all, true labels"): (16, (0.14 + 0.3875 + 0.4233) / 16),
     }
     # Bagging and Def. Dist. in the paper: .9927 and .9840, under BIM .9233 and .3829.
     clean, bim = (0.7427 + 0.7340) / 2, (0.6733 + 0.1329) / 2
@@ -111,6 +113,8 @@ def test_differences_are_over_the_cells_that_one_reading_determines(checkout):
         ("none", "no_attack"): (2, clean),
         ("BIM", "bim_repredicted"): (2, bim),
         ("all", "all"): (4, (clean + bim) / 2),
+        # And .75, where it has .9233 and .3829.
+        ("all", "all, true labels"): (4, clean / 2 + (0.1733 + 0.3671) / 4),
     }
     expected = {
         **{("mnist", "table2", *key): value for key, value in table2.items()},
@@ -138,7 +142,7 @@ def test_summary_has_the_paper_beside(checkout):
         "| BIM | *mean abs. difference* | – | – | .0100 | .0100 | – | .0500 |"
     ]
     assert lines(text, "Mean absolute difference, ")[0] == (
-        "Mean absolute difference, 16 cells: .0150."
+        "Mean absolute difference, 16 cells: .0150; with true labels in all, .0594."
     )
     assert lines(text, "| Bagging") == [
         "| Bagging | .2500 (.9927) | .7500 (.9233) | .2500 (.9233) |"
@@ -177,7 +181,7 @@ def test_nothing_is_there_yet(tmp_path):
 
 
 def test_details_have_each_cell(checkout):
-    zero = np.array([[True] + [False] * 3, [False] * 4])
+    zero = np.array([[True] + [False] * 3, [False] * 3 + [True]])
     correct = np.array([[True] * 3 + [False], [True] * 2 + [False] * 2])
     several = Cell("mnist", "FGSM", "bagging", "grad1_single", correct, zero)
     write(checkout / "results", "table2_mnist", [several])
@@ -186,7 +190,7 @@ def test_details_have_each_cell(checkout):
     interval = f"{low:.4f} to {high:.4f}".replace("0.", ".")
     assert line == (
         f"| FGSM | Bagging | grad1 single | .6250 | {interval} | .5000 to .7500 | "
-        ".1250 | 4 | .4045 | +.2205 |"
+        ".2500 | .1250 | 4 | .4045 | +.2205 |"
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from absl.testing import flagsaver
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import evaluation, tables
+from advens import evaluation, experiments, tables
 from reproduce import anomaly, common, noise_sweep, shared_flags, table2, table4
 
 SCRIPTS = Path(table2.__file__).parent
@@ -33,6 +33,57 @@ def start(script, *arguments, cwd, **options):
     return subprocess.Popen(
         command, cwd=cwd, env=ENVIRONMENT, text=True, stdout=-1, stderr=-1, **options
     )
+
+
+def test_a_second_run_keeps_the_times_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path("results/table2_digits.json")
+    call(table2.table2, *REDUCED, "--methods=bagging")
+    first = json.loads(path.read_text())
+    assert not [name for name in first["flags"] if "oom" in name or "tt_" in name]
+    call(table2.table2, *REDUCED, "--methods=bagging")
+    again = json.loads(path.read_text())
+    assert again["seconds_per_stage"] == first["seconds_per_stage"]
+    # Of other settings, it says nothing of this run.
+    first["seeds"]["run"] = 1
+    path.write_text(json.dumps(first))
+    call(table2.table2, *REDUCED, "--methods=bagging")
+    other = json.loads(path.read_text())["seconds_per_stage"]
+    assert other["attack bagging"] < first["seconds_per_stage"]["attack bagging"]
+    path.write_text("{")
+    with pytest.raises(ValueError, match="table2_digits.json is no whole manifest"):
+        call(table2.table2, *REDUCED, "--methods=bagging")
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "less"),
+    [
+        (table2.table2, "--methods=bagging,mix_mod", "rand_ini"),
+        (table4.table4, "--rows=bagging", "rand_ini"),
+        (table2.table2, "--num_members=2", "num_members=2"),
+    ],
+)
+def test_nothing_less_replaces_a_whole_table(tmp_path, monkeypatch, script, flag, less):
+    monkeypatch.chdir(tmp_path)
+    name = script.__name__
+    monkeypatch.setattr(experiments.Run, "train", None)
+    run = experiments.Run.deviations
+    monkeypatch.setattr(
+        experiments.Run,
+        "deviations",
+        lambda self: [d for d in run(self) if "images" not in d],
+    )
+    fake = {"x_train": np.zeros((2, 28, 28), "uint8"), "y_train": np.arange(2)}
+    fake |= {k.replace("train", "test"): v for k, v in fake.items()}
+    np.savez("mnist.npz", **fake)
+    rows = ["rand_ini", "bagging"]
+    record = {"differs_from_the_paper": [], "flags": {"methods": rows, "rows": rows}}
+    path = Path(f"results/{name}_mnist.json")
+    path.parent.mkdir()
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=f"less .{less}.. Received: out_dir='results'"):
+        call(script, "--dataset=mnist", "--data_dir=.", flag)
+    assert json.loads(path.read_text()) == record
 
 
 def test_table2_writes_and_prints(tmp_path, monkeypatch, capsys):
