@@ -102,6 +102,21 @@ def evaluate(
     return [_joined(attack_parts) for attack_parts in zip(*parts, strict=True)]
 
 
+def worst_case(outcomes: Sequence[Outcomes]) -> np.ndarray:
+    """Return which images the ensemble still answers right after each of some attacks.
+
+    Its mean is the accuracy under an attacker who takes, image by image, whichever of
+    the attacks succeeds: no attack alone tells it.
+
+    Args:
+        outcomes: of several attacks or gradients on the same images.
+
+    Returns:
+        `(n,)` bool.
+    """
+    return np.logical_and.reduce([outcome.ensemble for outcome in outcomes])
+
+
 def stored_outcomes(
     store: Store,
     address: Spec,

@@ -33,6 +33,7 @@ SERIES: Final = {
     "no_attack_ensemble": "No Attack Ensemble",
 }
 _PAPER: Final = "the paper's value"
+_EXACT: Final = "exact gradients"
 _WHISKER: Final = "Wilson 95 % interval"
 _HALO: Final = withStroke(linewidth=1.4, foreground="white")  # seen on dark bars too
 _HATCHED: Final = "grad2_ensemble_repredicted"
@@ -165,7 +166,8 @@ def _draw_examples(figure: SubFigure, examples: Examples) -> None:
 def figure2(cells: pd.DataFrame, deviations: Mapping[str, Sequence[str]]) -> Figure:
     """Draw Table 2 as bars: a row of panels a data set, a column an attack.
 
-    Whiskers are Wilson's 95 % intervals, open circles the paper's values.
+    Whiskers are Wilson's 95 % intervals, open circles the paper's values, crosses ours
+    under exact gradients.
 
     Args:
         cells: as of `tables.tidy`, of one or more data sets. Methods and columns that
@@ -185,7 +187,9 @@ def figure2(cells: pd.DataFrame, deviations: Mapping[str, Sequence[str]]) -> Fig
     found = [ax.get_legend_handles_labels() for ax in axes.flat]
     handles = {k: v for part in found for v, k in zip(*part, strict=True)}
     legend = {
-        k: handles[k] for k in (*SERIES.values(), _PAPER, _WHISKER) if k in handles
+        k: handles[k]
+        for k in (*SERIES.values(), _PAPER, _EXACT, _WHISKER)
+        if k in handles
     }
     figure.legend(
         legend.values(), legend, loc="outside lower center", ncols=4, frameon=False
@@ -235,6 +239,19 @@ def _draw_bars(ax: Axes, cells: pd.DataFrame) -> None:
                 zorder=3,
                 path_effects=[_HALO],
                 label=_PAPER,
+            )
+        exact = cells[cells["column"] == f"{column}_exact"].set_index("method")
+        if len(exact):
+            ax.plot(
+                x,
+                exact["accuracy"].reindex(methods),
+                "x",
+                markersize=3.5,
+                color="black",
+                markeredgewidth=0.8,
+                zorder=5,
+                path_effects=[_HALO],
+                label=_EXACT,
             )
     ax.set(xticks=range(len(methods)), xticklabels=methods)
     ax.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))

@@ -205,6 +205,12 @@ def test_unsuitable_images_and_labels(ensemble, images, change, message):
             evaluate(ensemble, *change(*images), **options)
 
 
+def test_worst_case_is_right_after_every_attack():
+    rights = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], bool)
+    found = [Outcomes(~right[None], right, ~right) for right in rights]
+    assert_array_equal(evaluation.worst_case(found), [True, False, False, False])
+
+
 def test_labels_as_keras_loads_them(ensemble, images):
     x, y = images
     single = Ensemble([ensemble[0]])

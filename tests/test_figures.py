@@ -65,12 +65,19 @@ def test_bars_whiskers_and_markers_are_the_cells():
         assert [text.get_text() for text in ax.get_xticklabels()] == methods
         attack = title[-4:].strip(", ")
         panel = frame[(frame["dataset"] == dataset) & (frame["attack"] == attack)]
-        assert len(panel) == len(rows) * 7
+        assert len(panel) == len(rows) * 10
         bars = [c for c in ax.containers if hasattr(c, "patches")]
         assert [b.get_label() for b in bars] == list(figures.SERIES.values())
         right = -np.inf
         markers = [line for line in ax.lines if line.get_marker() == "o"]
         assert len(markers) == 5
+        crosses = [line for line in ax.lines if line.get_marker() == "x"]
+        assert len(crosses) == 3
+        exact = panel.pivot(index="method", columns="column", values="accuracy")
+        for cross, column in zip(
+            crosses, ("grad1_single", "grad1_ensemble", "grad2_ensemble"), strict=True
+        ):
+            assert_allclose(cross.get_ydata(), exact.loc[methods, f"{column}_exact"])
         for column, bar, whisker in zip(
             figures.SERIES, bars, ax.collections, strict=True
         ):
@@ -343,21 +350,28 @@ def test_figure2_writes(tmp_path, capsys):
     [
         ([], "table2_digits_cells.csv", "--dataset=digits"),
         (["--datasets=cifar10"], "table2_cifar10_cells.csv", "--dataset=cifar10"),
-        (["--datasets=mnist"], "table2_mnist.json", "--dataset=mnist"),
     ],
 )
 def test_figure2_says_how_to_make_what_is_missing(
     tmp_path, arguments, missing, command
 ):
-    if "mnist" in missing:
-        write("mnist", out_dir=tmp_path)
-        (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError) as error:
         call(figure2.figure2, f"--results_dir={tmp_path}", *arguments)
     assert str(error.value) == (
         f"{tmp_path}/{missing} is missing. Make it by: "
         f"python reproduce/table2.py {command} --out_dir={tmp_path}"
     )
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_figure2_names_a_damaged_table(tmp_path, text):
+    write("mnist", out_dir=tmp_path)
+    record = tmp_path / "table2_mnist.json"
+    record.write_text(text) if text else record.unlink()
+    with pytest.raises(
+        ValueError, match="table2_mnist.json cannot be read .* again by"
+    ):
+        call(figure2.figure2, f"--results_dir={tmp_path}")
 
 
 def test_unknown_data_set_is_refused():
