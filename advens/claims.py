@@ -26,6 +26,19 @@ NOT_REPRODUCED: Final = "not reproduced"
 OPEN: Final = "undetermined at this scale"
 MISSING: Final = "undetermined"
 
+# Other readings of the attacked columns: which column stands in for which.
+READINGS: Final = {
+    "repredicted": {
+        ("BIM", "grad2_ensemble"): "grad2_ensemble_repredicted",
+        ("BIM", "bim"): "bim_repredicted",
+    },
+    "exact": {
+        (attack, column): f"{column}_exact"
+        for attack in paper.CLAIM_GROUPS["attack"]
+        for column in ("grad1_single", "grad1_ensemble", "grad2_ensemble")
+    },
+}
+
 Outcome = Literal["held", "reversed", "open", "missing"]
 
 
@@ -149,6 +162,44 @@ def judge(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def judge_readings(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Do what `judge` does, and judge each claim once more in each of `READINGS`.
+
+    Returns:
+        As of `judge`, with a column `verdict_<reading>` behind, which is empty where a
+        claim rests on the same cells, or says itself how labels are read.
+    """
+    frame = judge(cells)
+    columns = {
+        claim.key: [
+            (attack, column)
+            for comparison in comparisons(claim)
+            for attack, _, column in (cell.split("/") for cell in comparison.cells)
+        ]
+        for claim in paper.CLAIMS
+    }
+    for name, reading in READINGS.items():
+        kept = [cell for cell in cells if (cell.attack, cell.column) not in reading]
+        read = [
+            dataclasses.replace(cell, column=column)
+            for cell in cells
+            for (attack, column), other in reading.items()
+            if (cell.attack, cell.column) == (attack, other)
+        ]
+        again = {
+            (row["dataset"], row["key"]): row["verdict"]
+            for row in judge([*kept, *read]).to_dict("records")
+        }
+        frame[f"verdict_{name}"] = [
+            again.get((dataset, key), MISSING)
+            if not {*reading}.isdisjoint(columns[key])
+            and not any("repredicted" in column for _, column in columns[key])
+            else ""
+            for dataset, key in zip(frame["dataset"], frame["key"], strict=True)
+        ]
+    return frame
 
 
 def verdict(findings: Sequence[Finding]) -> tuple[str, str]:

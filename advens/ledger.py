@@ -11,14 +11,14 @@ import pandas as pd
 from rich.table import Table
 
 from advens import paper, tables
-from advens.claims import ALPHA, NOT_REPRODUCED, REPRODUCED
+from advens.claims import ALPHA, NOT_REPRODUCED, READINGS, REPRODUCED
 from advens.files import write_all
 from advens.report import command
 from advens.tables import Cell
 
 _HEADER: Final = (
     *("claim", "section", "what it says", "held", "largest p", "verdict"),
-    "because",
+    *("because", "with repredicted labels", "with exact gradients"),
 )
 
 
@@ -35,6 +35,7 @@ def load(results_dir: Path) -> tuple[list[Cell], list[str]]:
     """
     cells: list[Cell] = []
     notes = []
+    seen: dict[str, str] = {}
     for stem in _stems():
         path = results_dir / f"{stem}_outcomes.npz"
         if not path.exists():
@@ -44,16 +45,23 @@ def load(results_dir: Path) -> tuple[list[Cell], list[str]]:
                 found = tables.unpack(dict(arrays))
             record = json.loads((results_dir / f"{stem}.json").read_text())
             differs = ", ".join(record["differs_from_the_paper"])
+            images, seed = record["data"]["sha256"]["test"], record["seeds"]["run"]
         # A damaged archive fails in many ways: BadZipFile, EOFError, zlib.error, ...
         except Exception as error:
             raise ValueError(
                 f"{path} or its .json cannot be read ({error}). Make them again by: "
                 f"{_command(stem, results_dir)}"
             ) from error
+        dataset = found[0].dataset
+        if images != seen.setdefault(dataset, images):
+            raise ValueError(
+                f"Tables 2 and 4 on {dataset} must be of the same test images. "
+                f"Received: SHA-256 {seen[dataset]} and {images}"
+            )
         cells += found
         notes.append(
-            f"{path.name}: {found[0].correct.shape[1]} test images; differs from the "
-            f"paper: {differs or 'no'}"
+            f"{path.name}: {found[0].correct.shape[1]} test images, run seed {seed}; "
+            f"differs from the paper: {differs or 'no'}"
         )
     if not cells:
         first = next(_stems())
@@ -77,7 +85,7 @@ def markdown(frame: pd.DataFrame, notes: Sequence[str]) -> str:
     """Return the ledger as a page: a table a data set.
 
     Args:
-        frame: as of `claims.judge`.
+        frame: as of `claims.judge_readings`.
         notes: as of `load`.
     """
     lines = [
@@ -86,7 +94,11 @@ def markdown(frame: pd.DataFrame, notes: Sequence[str]) -> str:
         "A claim is reproduced if each comparison that it rests on holds, and not if "
         "one is reversed: two-sided tests on the same test images, Holm-adjusted over "
         f"all comparisons of a data set, at {ALPHA:g}. The tests speak of further "
-        "images for these networks, not of networks trained anew.",
+        "images for these networks, not of networks trained anew. The paper's columns "
+        "are read with true labels and with the loss as its framework computes it; the "
+        "last two columns judge once more with the labels of BIM through Grad. 2 "
+        "predicted again at every step, and with exact gradients in Table 2 "
+        "(docs/protocol.md, points 11 and 12). –: the same cells.",
         "",
         *(f"- {note}" for note in notes),
     ]
@@ -103,6 +115,7 @@ def markdown(frame: pd.DataFrame, notes: Sequence[str]) -> str:
                         f"{row['held']}/{row['total']}",
                         _shown(row["largest_adjusted_p"]),
                         *(row["verdict"], row["reason"]),
+                        *(row[f"verdict_{name}"] or "–" for name in READINGS),
                     ]
                     for row in part.to_dict("records")
                 ],

@@ -21,6 +21,10 @@ _COLUMNS: Final = {
     "table2": tuple(TABLE2_COLUMNS),
     "table4": tuple(TABLE4_COLUMNS),
 }
+_READINGS: Final = {
+    "repredicted": "with repredicted labels",
+    "exact": "with exact gradients",
+}
 _VERDICTS: Final = (REPRODUCED, NOT_REPRODUCED, OPEN, MISSING)
 _NOTE: Final = (
     "Accuracies; in brackets the paper's. *Single*: each member under its own "
@@ -218,6 +222,17 @@ def _verdicts(claims: pd.DataFrame) -> list[str]:
     for name, part in claims[claims["verdict"] == NOT_REPRODUCED].groupby("dataset"):
         keys = ", ".join(f"`{key}`" for key in part["key"])
         lines += ["", f"Not reproduced on {report.NAMES[str(name)]}: {keys}."]
+    for name, reading in _READINGS.items():
+        column = f"verdict_{name}"
+        if column in claims:
+            other = claims[
+                claims[column].notna() & (claims[column] != claims["verdict"])
+            ]
+            changes = [
+                f"`{row['key']}` on {report.NAMES[row['dataset']]} ({row[column]})"
+                for row in other.to_dict("records")
+            ]
+            lines += ["", f"Another verdict {reading}: {', '.join(changes) or 'none'}."]
     return lines
 
 

@@ -17,11 +17,11 @@ flags.declare_key_flag("results_dir")  # for --help
 def claims() -> None:
     """Read, judge, write and print."""
     from advens import ledger
-    from advens.claims import judge
+    from advens.claims import judge_readings
 
     results_dir = Path(RESULTS_DIR.value)
     cells, notes = ledger.load(results_dir)
-    frame = judge(cells)
+    frame = judge_readings(cells)
     paths = ledger.write(frame, notes, out_dir=results_dir)
     console = common.console()
     console.print(ledger.render(frame))

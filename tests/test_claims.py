@@ -1,5 +1,6 @@
 """The ledger, checked against the paper's own tables and on made-up outcomes."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -229,8 +230,12 @@ def test_alpha():
     assert judged([f"{A} > {B}"], cells, alpha=0.03)["verdict"] == claims.OPEN
 
 
-def save(directory, dataset, cells, name="table2", differs=()):
-    record = {"differs_from_the_paper": list(differs)}
+def save(directory, dataset, cells, name="table2", differs=(), images="a"):
+    record = {
+        "differs_from_the_paper": list(differs),
+        "data": {"sha256": {"test": images}},
+        "seeds": {"run": 3},
+    }
     tables.write(cells, record, out_dir=directory, name=f"{name}_{dataset}")
 
 
@@ -252,6 +257,7 @@ def test_script_writes_and_prints(tmp_path, monkeypatch, capsys):
     assert list(frame.columns) == [
         *("key", "section", "dataset", "claim", "held", "reversed", "total"),
         *("largest_adjusted_p", "verdict", "reason"),
+        *("verdict_repredicted", "verdict_exact"),
     ]
     counts = {name: sum(name in c.datasets for c in CLAIMS) for name in paper.EPOCHS}
     assert dict(frame["dataset"].value_counts()) == {
@@ -267,11 +273,13 @@ def test_script_writes_and_prints(tmp_path, monkeypatch, capsys):
     assert np.isnan(row["largest_adjusted_p"])
     page = Path("results/claims.md").read_text()
     assert "## mnist" in page
-    note = "_mnist_outcomes.npz: 10000 test images; differs from the paper: "
+    note = (
+        "_mnist_outcomes.npz: 10000 test images, run seed 3; differs from the paper: "
+    )
     assert f"- table2{note}epochs=2, seed=1\n- table4{note}no\n" in page
     line = next(s for s in page.splitlines() if "| `bagging_beats_defenses_attac" in s)
     assert "| 4/4 |" in line
-    assert line.count("|") == 8
+    assert line.count("|") == 10
     assert "undetermined at this scale" in printed
     assert "wrote results/claims.csv" in printed
 
@@ -315,6 +323,42 @@ def test_damaged_file(tmp_path, monkeypatch, capsys, name):
     assert "results/table2_mnist_outcomes.npz or its .json cannot be read (" in err
     assert "python reproduce/table2.py --dataset=mnist --out_dir=results" in err
     assert not Path("results/claims.csv").exists()
+
+
+def test_tables_of_other_images_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save(Path("results"), "mnist", paper_cells("mnist", table4=False))
+    save(Path("results"), "mnist", [cell(A, 5)], "table4", images="b")
+    err = failed(monkeypatch, capsys)
+    assert "on mnist must be of the same test images. Received: SHA-256 a and b" in err
+
+
+def test_each_claim_is_judged_in_each_reading():
+    """In the paper all holds; then nothing does that rests on what is read anew."""
+    cells = paper_cells("mnist")
+    read = [
+        dataclasses.replace(c, column=other, correct=np.zeros_like(c.correct))
+        for c in cells
+        for reading in claims.READINGS.values()
+        for address, other in reading.items()
+        if (c.attack, c.column) == address
+    ]
+    frame = claims.judge_readings([*cells, *read]).set_index("key")
+    shown = frame[["verdict", "verdict_repredicted", "verdict_exact"]]
+    no, yes = claims.NOT_REPRODUCED, claims.REPRODUCED
+    for key, want in {
+        "clean_level_mnist": (yes, "", ""),
+        "fgsm_grad2_stronger": (yes, "", claims.OPEN),
+        "fgsm_singles_level_mnist": (yes, "", no),
+        "bim_gain_37_points": (yes, no, no),
+        "bagging_adv_train_best_attacked": (yes, claims.OPEN, ""),
+        # It says itself how labels are read.
+        "bim_grad2_weaker_repredicted": (no, "", ""),
+    }.items():
+        assert tuple(shown.loc[key]) == want, key
+    # Where there is no such cell, nothing is claimed.
+    alone = claims.judge_readings(cells).set_index("key")
+    assert alone.loc["bim_gain_37_points", "verdict_exact"] == claims.MISSING
 
 
 def test_terminal():

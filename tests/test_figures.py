@@ -101,7 +101,7 @@ def test_bars_whiskers_and_markers_are_the_cells():
                 assert marker.get_markerfacecolor() == "none"
     assert legend(figure) == [
         *figures.SERIES.values(),
-        *("the paper's value", "Wilson 95 % interval"),
+        *("the paper's value", "exact gradients", "Wilson 95 % interval"),
     ]
 
 
