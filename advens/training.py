@@ -130,7 +130,7 @@ def load_ensemble(
 def be_deterministic() -> None:
     """Make this process compute the same bits at every run, on a GPU too.
 
-    On a CPU it costs nothing that could be measured (docs/protocol.md).
+    On a CPU it costs nothing that could be measured.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -27,6 +27,7 @@ def figure1() -> None:
     """Train or load the network, attack, draw and write."""
     from advens import figures
 
+    common.check_writable("figures_dir")
     out_dir = Path(FIGURES_DIR.value)
     made = []
     for name in dict.fromkeys(DATASETS.value or [FLAGS.dataset]):
