@@ -89,7 +89,7 @@ def evaluate(
 
     Args:
         ensemble: who is attacked and judged.
-        x: `(n, h, w, c)` float in [0, 1].
+        x: `(n, h, w, c)` float in [0, 1]; without attack, of any range.
         y: `(n,)` or `(n, 1)` int labels.
         threat: the gradient; None for no attack.
         attacks: the attacks that follow it; none without a threat.
@@ -188,7 +188,7 @@ def _batches(
             "`threat` and `attacks` must be given both or neither. Received: "
             f"threat={threat}, attacks={attacks}"
         )
-    x, y = _checked(x, y, ensemble.num_classes)
+    x, y = _checked(x, y, ensemble.num_classes, attacked=threat is not None)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be >= 1. Received: {batch_size}")
     # Batches of one size, the last one filled up: a graph is compiled for one shape.
@@ -217,12 +217,15 @@ def _batches(
 
 
 def _checked(
-    x: np.ndarray, y: np.ndarray, num_classes: int | None
+    x: np.ndarray, y: np.ndarray, num_classes: int | None, *, attacked: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images and labels, `(n,)`, of which it is sure that they can be judged."""
     x, y = np.asarray(x), np.asarray(y)
     # Of an array with a NaN, min and max are NaN and no comparison holds.
-    if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= 0 and x.max() <= 1):
+    # Adversarial images, to be judged, may lie outside of the box.
+    largest = np.finfo(np.float32).max
+    low, high = (0, 1) if attacked else (-largest, largest)
+    if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= low and x.max() <= high):
         span = f" from {x.min()} to {x.max()}" if x.size else ""
         raise ValueError(
             "`x` must be images as floats in [0, 1], without NaN, one at least; what "

@@ -223,7 +223,7 @@ def test_a_call_of_ones_own_does_not_tell():
 
     class Shifted(layers.Dense):
         def call(self, inputs):
-            return ops.softmax(super().call(inputs) + [0, 1, 2])
+            return ops.softmax(super().call(inputs) + np.array([0, 1, 2], "float32"))
 
     inputs = keras.Input((2, 2, 1))
     scaled = Scaled(inputs, dense("softmax")(layers.Flatten()(inputs)))

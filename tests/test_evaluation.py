@@ -200,7 +200,9 @@ def test_bad_options(ensemble, images, options, message):
     ],
 )
 def test_unsuitable_images_and_labels(ensemble, images, change, message):
-    for options in ({}, {"threat": Threat("ensemble"), "attacks": ATTACKS}):
+    attacked = {"threat": Threat("ensemble"), "attacks": ATTACKS}
+    # Without attack, adversarial images may be judged, which leave the box.
+    for options in [attacked] if r"in \[0, 1\]" in message else [attacked, {}]:
         with pytest.raises(ValueError, match=message):
             evaluate(ensemble, *change(*images), **options)
 
