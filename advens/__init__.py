@@ -20,6 +20,7 @@ __all__ = [
     "defenses",
     "ensemble",
     "evaluation",
+    "examples",
     "experiments",
     "figures",
     "files",

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from advens.gradients import Gradient, repeat
@@ -121,7 +122,7 @@ def craft(
     Returns:
         The adversarial images of each attack.
     """
-    if "int" in str(getattr(x, "dtype", "float32")):
+    if keras.backend.is_int_dtype(getattr(x, "dtype", "float32")):
         raise ValueError(
             f"`x` must be images as floats in [0, 1]. Received: dtype {x.dtype}"
         )

@@ -17,7 +17,7 @@ import pandas as pd
 
 from advens import paper
 from advens.statistics import holm, level_test, paired_test
-from advens.tables import Cell
+from advens.tables import EXACT, REPREDICTED, Cell
 
 ALPHA: Final = 0.05
 
@@ -28,14 +28,11 @@ MISSING: Final = "undetermined"
 
 # Other readings of the attacked columns: which column stands in for which.
 READINGS: Final = {
-    "repredicted": {
-        ("BIM", "grad2_ensemble"): "grad2_ensemble_repredicted",
-        ("BIM", "bim"): "bim_repredicted",
-    },
-    "exact": {
-        (attack, column): f"{column}_exact"
+    "repredicted_labels": {("BIM", c): other for c, other in REPREDICTED.items()},
+    "exact_gradients": {
+        (attack, column): other
         for attack in paper.CLAIM_GROUPS["attack"]
-        for column in ("grad1_single", "grad1_ensemble", "grad2_ensemble")
+        for column, other in EXACT.items()
     },
 }
 

@@ -16,6 +16,8 @@ from advens.ensemble import Outputs, logits_model
 from advens.gradients import compiled, input_gradient, unrounded
 
 Formula = Literal["printed", "papernot"]
+TrueOrPredicted = Literal["true", "predicted"]
+ExactOrLogits = Literal["exact", "logits"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +36,18 @@ class Adversarial:
     eps: float
     rho: float = paper.RHO  # Section 4
     box: bool = False
-    labels: Literal["true", "predicted"] = "true"  # docs/protocol.md, point 20
-    loss: Literal["exact", "logits"] = "exact"
+    labels: TrueOrPredicted = "true"  # docs/protocol.md, point 20
+    loss: ExactOrLogits = "exact"
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps < float("inf"):
             raise ValueError(f"`eps` must be >= 0 and finite. Received: eps={self.eps}")
         if not 0 <= self.rho <= 1:
             raise ValueError(f"`rho` must be in [0, 1]. Received: rho={self.rho}")
-        for name, choices in (
-            ("labels", ("true", "predicted")),
-            ("loss", ("exact", "logits")),
-        ):
-            if getattr(self, name) not in choices:
+        for name, choices in (("labels", TrueOrPredicted), ("loss", ExactOrLogits)):
+            if getattr(self, name) not in get_args(choices):
                 raise ValueError(
-                    f"`{name}` must be one of {choices}. "
+                    f"`{name}` must be one of {get_args(choices)}. "
                     f"Received: {name}={getattr(self, name)!r}"
                 )
 
@@ -113,8 +112,8 @@ class AdversarialTraining(keras.Model):
         eps: float,
         rho: float = paper.RHO,
         box: bool = False,
-        labels: Literal["true", "predicted"] = "true",
-        loss: Literal["exact", "logits"] = "exact",
+        labels: TrueOrPredicted = "true",
+        loss: ExactOrLogits = "exact",
         outputs: Outputs | None = None,
         **kwargs: Any,
     ) -> None:

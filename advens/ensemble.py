@@ -99,12 +99,14 @@ def _shapes(model: keras.Model) -> tuple[Any, Any]:
 
 def _check_classifier(model: keras.Model, name: str) -> None:
     """Raise a `ValueError` unless a model maps images to two or more classes."""
-    input_shape, output_shape = _shapes(model)
-    for what, shape in (("input", input_shape), ("output", output_shape)):
-        if not isinstance(shape, tuple | None):
+    for what in ("inputs", "outputs"):
+        tensors = getattr(model, what, None) or [None]  # subclassed models have none
+        if len(tensors) > 1:
             raise ValueError(
-                f"`members` must have one {what}. Received: {name} with {shape}"
+                "`members` must have one input and one output. Received: "
+                f"{name} with {len(tensors)} {what}"
             )
+    _, output_shape = _shapes(model)
     if output_shape and (len(output_shape) != 2 or output_shape[-1] < 2):
         raise ValueError(
             "`members` must return `(n, num_classes)`, of two classes or more (of two, "

@@ -228,8 +228,9 @@ def _checked(
     if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= low and x.max() <= high):
         span = f" from {x.min()} to {x.max()}" if x.size else ""
         raise ValueError(
-            "`x` must be images as floats in [0, 1], without NaN, one at least; what "
-            "else a model expects is for a layer in front of it, such as Rescaling. "
+            f"`x` must be images as floats{' in [0, 1]' * attacked}, without NaN, one "
+            "at least; what else a model expects is for a layer in front of it, as "
+            "Rescaling. "
             f"Received: {x.dtype} of shape {x.shape}{span}"
         )
     if y.shape not in {(len(x),), (len(x), 1)} or y.dtype.kind not in "iu":
@@ -246,7 +247,7 @@ def _checked(
 
 
 # Kept as long as the ensemble is likely to be attacked again: with new weights, say.
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=128)
 def _crafter(
     ensemble: Ensemble, threat: Threat, attacks: tuple[Attack, ...]
 ) -> Callable[[Any, Any], list[Adversarial]]:

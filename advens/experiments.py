@@ -77,8 +77,8 @@ class Run:
                 )
         training.check_jobs(self.n_jobs, self.stack)
         make_optimizer(self.settings.optimizer, self.settings.learning_rate)
-        self._ensemble: Ensemble | None = None
-        self._loaded: Sequence[Member] = ()
+        # One of each architecture: what is compiled for it serves the next row too.
+        self._ensembles: dict[tuple, tuple[Sequence[Member], Ensemble]] = {}
 
     @property
     def member_seeds(self) -> list[int]:
@@ -170,12 +170,12 @@ class Run:
         return found
 
     def _load(self, members: Sequence[Member]) -> Ensemble:
-        if self._ensemble is None or self._loaded != members:
-            self._ensemble = training.load_ensemble(
-                members, self.store, into=self._ensemble
-            )
-            self._loaded = members
-        return self._ensemble
+        key = tuple(member.recipe.architecture for member in members)
+        loaded, ensemble = self._ensembles.get(key, ((), None))
+        if ensemble is None or loaded != members:
+            ensemble = training.load_ensemble(members, self.store, into=ensemble)
+            self._ensembles[key] = members, ensemble
+        return ensemble
 
     def _took(self, stage: str, start: float) -> None:
         seconds = self.seconds.get(stage, 0) + time.monotonic() - start

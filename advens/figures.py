@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ from matplotlib.patheffects import withStroke
 
 from advens import paper
 from advens.files import atomic
+from advens.tables import EXACT
 
 if TYPE_CHECKING:
-    from advens.attacks import Attack
-    from advens.datasets import Dataset
+    from advens.examples import Examples
 
 # As the paper's Figure 2 names them; the hatched one is not in the paper.
 SERIES: Final = {
@@ -34,6 +33,15 @@ SERIES: Final = {
 }
 _PAPER: Final = "the paper's value"
 _EXACT: Final = "exact gradients"
+_PAPER_MARK: Final[dict[str, Any]] = {
+    **{"label": _PAPER, "marker": "o", "markersize": 4.5, "linestyle": "none"},
+    **{"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 0.6},
+    "zorder": 3,
+}
+_EXACT_MARK: Final[dict[str, Any]] = {
+    **{"label": _EXACT, "marker": "x", "markersize": 3.5, "linestyle": "none"},
+    **{"color": "black", "markeredgewidth": 0.8, "zorder": 5},
+}
 _WHISKER: Final = "Wilson 95 % interval"
 _HALO: Final = withStroke(linewidth=1.4, foreground="white")  # seen on dark bars too
 _HATCHED: Final = "grad2_ensemble_repredicted"
@@ -66,63 +74,6 @@ _STYLE: Final[dict[str, Any]] = {
     "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,  # TrueType, which journals ask for, instead of Type 3
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Examples:
-    """A test image of each class, in class order, before and under an attack.
-
-    Attributes:
-        dataset: which holds the images.
-        indices: `(k,)` int, which test images; see `choose`.
-        before: `(k,)` int, the labels predicted without attack.
-        x_adv: `(k, h, w, c)` float32, the attacked images.
-        after: `(k,)` int, the labels predicted for `x_adv`.
-        attack: its settings.
-        deviations: see `experiments.Run.deviations`.
-    """
-
-    dataset: Dataset
-    indices: np.ndarray
-    before: np.ndarray
-    x_adv: np.ndarray
-    after: np.ndarray
-    attack: Attack
-    deviations: Sequence[str] = ()
-
-    @property
-    def shortfalls(self) -> list[str]:
-        """What the images lack, class by class, of being right and then fooled."""
-        names = self.dataset.class_names
-        labels = self.dataset.y_test[self.indices]
-        absent = [name for i, name in enumerate(names) if i not in labels]
-        found = [f"no test image of {name}" for name in absent]
-        for y, before, after in zip(labels, self.before, self.after, strict=True):
-            if before != y:
-                found.append(f"{names[y]} is misclassified without attack")
-            elif after == y:
-                found.append(f"{names[y]} is not fooled")
-        return found
-
-
-def choose(y: np.ndarray, right: np.ndarray, right_attacked: np.ndarray) -> np.ndarray:
-    """Return each class's first image that is classified correctly and then fooled.
-
-    Of a class without such an image, return the first that is classified correctly, or
-    else the first that is wrong under attack, or else the first.
-
-    Args:
-        y: `(n,)` int labels.
-        right: `(n,)` bool, whether each image is classified correctly.
-        right_attacked: `(n,)` bool, the same under attack.
-
-    Returns:
-        `(k,)` int indices, in the order of the classes that `y` holds.
-    """
-    rank = 2 * right.astype(int) + ~right_attacked
-    return np.array(
-        [np.argmax(np.where(y == label, rank, -1)) for label in np.unique(y)]
-    )
 
 
 @style.context(_STYLE)
@@ -227,32 +178,13 @@ def _draw_bars(ax: Axes, cells: pd.DataFrame) -> None:
             label=_WHISKER,
         )
         whiskers[0].set_path_effects([_HALO])
-        if series["paper"].notna().any():
-            ax.plot(
-                x,
-                series["paper"],
-                "o",
-                markersize=4.5,
-                markerfacecolor="none",
-                markeredgecolor="black",
-                markeredgewidth=0.6,
-                zorder=3,
-                path_effects=[_HALO],
-                label=_PAPER,
-            )
-        exact = cells[cells["column"] == f"{column}_exact"].set_index("method")
-        if len(exact):
-            ax.plot(
-                x,
-                exact["accuracy"].reindex(methods),
-                "x",
-                markersize=3.5,
-                color="black",
-                markeredgewidth=0.8,
-                zorder=5,
-                path_effects=[_HALO],
-                label=_EXACT,
-            )
+        exact = cells[cells["column"] == EXACT.get(column)].set_index("method")
+        for values, mark in (
+            (series["paper"], _PAPER_MARK),
+            (exact["accuracy"].reindex(methods), _EXACT_MARK),
+        ):
+            if values.notna().any():
+                ax.plot(x, values, path_effects=[_HALO], **mark)
     ax.set(xticks=range(len(methods)), xticklabels=methods)
     ax.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
     ax.tick_params(length=0)

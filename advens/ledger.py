@@ -18,7 +18,7 @@ from advens.tables import Cell
 
 _HEADER: Final = (
     *("claim", "section", "what it says", "held", "largest p", "verdict"),
-    *("because", "with repredicted labels", "with exact gradients"),
+    *("because", *(f"with {name.replace('_', ' ')}" for name in READINGS)),
 )
 
 

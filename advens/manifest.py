@@ -1,10 +1,13 @@
 """What stands beside every table: how its numbers came about."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import joblib
@@ -29,6 +32,41 @@ def manifest(**entries: Any) -> dict[str, Any]:
         "hardware": hardware(),
         **entries,
     }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a manifest; where there is none, return an empty one.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is no whole manifest ({error}). Remove it, or give another out_dir"
+        ) from error
+
+
+def with_seconds(record: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the seconds of what an earlier run of the same had done.
+
+    A stage has the longer time of the two: what a run finds in the store takes none.
+
+    Args:
+        record: of a run.
+        before: of an earlier one; of other settings or hardware, it changes nothing.
+    """
+    same = ("settings", "attacks", "seeds", "data", "hardware")
+    now = json.loads(json.dumps(record))
+    if any(before.get(key) != now[key] for key in same):
+        return record
+    seconds = record["seconds_per_stage"].items()
+    spent = before["seconds_per_stage"]
+    longer = {stage: max(spent.get(stage, 0), took) for stage, took in seconds}
+    return {**record, "seconds_per_stage": longer}
 
 
 def versions() -> dict[str, str]:

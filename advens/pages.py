@@ -14,16 +14,12 @@ import numpy as np
 import pandas as pd
 
 from advens import paper, recipes, report
-from advens.claims import MISSING, NOT_REPRODUCED, OPEN, REPRODUCED
+from advens.claims import MISSING, NOT_REPRODUCED, OPEN, READINGS, REPRODUCED
 from advens.tables import TABLE2_COLUMNS, TABLE4_COLUMNS, markdown
 
 _COLUMNS: Final = {
     "table2": tuple(TABLE2_COLUMNS),
     "table4": tuple(TABLE4_COLUMNS),
-}
-_READINGS: Final = {
-    "repredicted": "with repredicted labels",
-    "exact": "with exact gradients",
 }
 _VERDICTS: Final = (REPRODUCED, NOT_REPRODUCED, OPEN, MISSING)
 _NOTE: Final = (
@@ -31,9 +27,9 @@ _NOTE: Final = (
     "gradient, on average. *Grad. 1*: the gradient of one member; *Grad. 2*: the mean "
     "of the members'. *Repredicted*: each member's label is predicted again at every "
     "step; the paper has one number for both readings of the labels, which stands "
-    "beside each. These follow the loss as its framework computes it, whose gradient "
-    "rounds away where a network is certain. *Exact* and *ensemble gradient* do not: "
-    "they are what an attacker can do, and what to cite as robustness. Mean absolute "
+    "beside each. These follow the loss as Keras computes it, whose gradient rounds "
+    "away where a network is certain; *exact* and *ensemble gradient* do not. All are "
+    "upper bounds of robustness: a stronger attack may leave less. Mean absolute "
     "differences are over no attack, FGSM, BIM through Grad. 1 with true labels, and "
     "BIM through Grad. 2 (in Table 4, all BIM) with repredicted ones, the reading that "
     "is nearer to the paper there; with true labels in all, the second number."
@@ -162,7 +158,7 @@ def _wide(cells: pd.DataFrame, table: str, means: "pd.Series[float]") -> Iterato
 def _each(cells: pd.DataFrame) -> list[str]:
     header = (
         *("attack", "method", "column", "accuracy", "Wilson 95 % interval"),
-        *("lowest to highest member", "exactly zero gradients", "right and so"),
+        *("lowest to highest member", "exactly zero gradients", "and right"),
         *("images", "paper", "difference"),
     )
     rows = []
@@ -222,17 +218,15 @@ def _verdicts(claims: pd.DataFrame) -> list[str]:
     for name, part in claims[claims["verdict"] == NOT_REPRODUCED].groupby("dataset"):
         keys = ", ".join(f"`{key}`" for key in part["key"])
         lines += ["", f"Not reproduced on {report.NAMES[str(name)]}: {keys}."]
-    for name, reading in _READINGS.items():
-        column = f"verdict_{name}"
-        if column in claims:
-            other = claims[
-                claims[column].notna() & (claims[column] != claims["verdict"])
-            ]
-            changes = [
-                f"`{row['key']}` on {report.NAMES[row['dataset']]} ({row[column]})"
-                for row in other.to_dict("records")
-            ]
-            lines += ["", f"Another verdict {reading}: {', '.join(changes) or 'none'}."]
+    for name in READINGS:
+        again = claims[f"verdict_{name}"]
+        changed = claims[again.notna() & (again != claims["verdict"])]
+        found = [
+            f"`{row['key']}` on {report.NAMES[row['dataset']]} ({row[again.name]})"
+            for row in changed.to_dict("records")
+        ]
+        reading = name.replace("_", " ")
+        lines += ["", f"Another verdict with {reading}: {', '.join(found) or 'none'}."]
     return lines
 
 

@@ -37,6 +37,15 @@ TABLE4_COLUMNS: Final = {
     "fgsm_ensemble_gradient": "FGSM through the gradient of the ensemble's own loss",
     "bim_ensemble_gradient": "BIM, likewise",
 }
+# Columns of the paper, and those that read the labels, or the loss, otherwise.
+REPREDICTED: Final = {
+    "grad2_ensemble": "grad2_ensemble_repredicted",
+    "bim": "bim_repredicted",
+}
+EXACT: Final = {
+    column: f"{column}_exact"
+    for column in ("grad1_single", "grad1_ensemble", "grad2_ensemble")
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

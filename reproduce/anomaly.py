@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from reproduce import common, runs, shared_flags
+from reproduce import common, records, runs, shared_flags
 from reproduce.results_flags import FIGURES_DIR
 from reproduce.shared_flags import FLAGS
 
@@ -54,7 +54,7 @@ def anomaly() -> None:
     )
     name = f"anomaly_{run.dataset.name}"
     out_dir, figures_dir = Path(FLAGS.out_dir), Path(FIGURES_DIR.value)
-    paths = steps.write(points, runs.record(run), out_dir=out_dir, name=name)
+    paths = steps.write(points, records.record(run), out_dir=out_dir, name=name)
     figure = figures.anomaly(steps.tidy(points), run.deviations())
     paths += figures.save(figure, out_dir=figures_dir, name=name)
 

@@ -15,8 +15,8 @@ from reproduce.results_flags import DATASETS, FIGURES_DIR
 from reproduce.shared_flags import FLAGS
 
 if TYPE_CHECKING:
+    from advens.examples import Examples
     from advens.experiments import Run
-    from advens.figures import Examples
 
 flags.adopt_module_key_flags(shared_flags)  # for --help
 flags.declare_key_flag("datasets")
@@ -46,9 +46,10 @@ def figure1() -> None:
 def _examples(run: "Run") -> "Examples":
     from keras import ops
 
-    from advens import experiments, figures, training
+    from advens import experiments, training
     from advens.attacks import craft
     from advens.evaluation import Threat
+    from advens.examples import Examples, choose
 
     members = run.members("rand_ini", 1)
     run.train("rand_ini", members)
@@ -56,11 +57,11 @@ def _examples(run: "Run") -> "Examples":
     clean, attacked = run.outcomes("rand_ini", members, [None, threat])
     (bim,) = (attack for attack in run.attacks if attack.name == "BIM")
     right, right_attacked = clean["none"].ensemble, attacked["BIM"].ensemble
-    indices = figures.choose(run.dataset.y_test, right, right_attacked)
+    indices = choose(run.dataset.y_test, right, right_attacked)
     network = training.load_ensemble(members, run.store)
     x, y = run.dataset.x_test[indices], run.dataset.y_test[indices]
     [(x_adv, _)] = craft(threat.of(network), x, y, [bim])
-    return figures.Examples(
+    return Examples(
         dataset=run.dataset,
         indices=indices,
         before=network.predict_on_batch(x).argmax(axis=-1),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from reproduce import common, runs, shared_flags
+from reproduce import common, records, runs, shared_flags
 from reproduce.shared_flags import FLAGS
 
 flags.adopt_module_key_flags(shared_flags)  # for --help
@@ -46,7 +46,7 @@ def noise_sweep() -> None:
     paths = tables.write_tidy(
         frame,
         sweep.packed(cells),
-        runs.record(run),
+        records.record(run),
         out_dir=Path(FLAGS.out_dir),
         name=name,
     )

@@ -6,7 +6,7 @@
 
 from absl import flags
 
-from reproduce import common, runs, shared_flags
+from reproduce import common, records, runs, shared_flags
 
 flags.adopt_module_key_flags(shared_flags)  # for --help
 METHODS = ["rand_ini", "mix_mod", "bagging", "gauss_noise"]
@@ -25,7 +25,7 @@ def table2() -> None:
     from advens import experiments, tables
 
     run = runs.make_run()
-    runs.check_replaces("table2", run, "methods")
+    records.check_replaces("table2", run, "methods")
     cells = experiments.table2(run, methods)
     runs.publish("table2", run, cells, tables.TABLE2_COLUMNS)
 

@@ -6,7 +6,7 @@ not trained again.
 
 from absl import flags
 
-from reproduce import common, runs, shared_flags
+from reproduce import common, records, runs, shared_flags
 
 flags.adopt_module_key_flags(shared_flags)  # for --help
 ROWS = ["bagging", "adv_train", "def_dist", "bagging+adv_train", "bagging+def_dist"]
@@ -41,7 +41,7 @@ def table4() -> None:
     for row in rows:
         recipes.parts(row)
     run = runs.make_run("adv_eps", "rho", "temperature", "distillation")
-    runs.check_replaces("table4", run, "rows")
+    records.check_replaces("table4", run, "rows")
     cells = experiments.table4(run, rows, num_singles=_NUM_SINGLES.value)
     runs.publish("table4", run, cells, tables.TABLE4_COLUMNS)
 

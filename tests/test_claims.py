@@ -257,7 +257,7 @@ def test_script_writes_and_prints(tmp_path, monkeypatch, capsys):
     assert list(frame.columns) == [
         *("key", "section", "dataset", "claim", "held", "reversed", "total"),
         *("largest_adjusted_p", "verdict", "reason"),
-        *("verdict_repredicted", "verdict_exact"),
+        *("verdict_repredicted_labels", "verdict_exact_gradients"),
     ]
     counts = {name: sum(name in c.datasets for c in CLAIMS) for name in paper.EPOCHS}
     assert dict(frame["dataset"].value_counts()) == {
@@ -344,7 +344,8 @@ def test_each_claim_is_judged_in_each_reading():
         if (c.attack, c.column) == address
     ]
     frame = claims.judge_readings([*cells, *read]).set_index("key")
-    shown = frame[["verdict", "verdict_repredicted", "verdict_exact"]]
+    names = [f"verdict_{name}" for name in claims.READINGS]
+    shown = frame[["verdict", *names]]
     no, yes = claims.NOT_REPRODUCED, claims.REPRODUCED
     for key, want in {
         "clean_level_mnist": (yes, "", ""),
@@ -358,7 +359,7 @@ def test_each_claim_is_judged_in_each_reading():
         assert tuple(shown.loc[key]) == want, key
     # Where there is no such cell, nothing is claimed.
     alone = claims.judge_readings(cells).set_index("key")
-    assert alone.loc["bim_gain_37_points", "verdict_exact"] == claims.MISSING
+    assert alone.loc["bim_gain_37_points", "verdict_exact_gradients"] == claims.MISSING
 
 
 def test_terminal():

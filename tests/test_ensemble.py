@@ -118,7 +118,7 @@ UNSUITABLE = {
     ),
     "two outputs": (
         lambda: [two_outputs()],
-        r"must have one output. Received: members\[0\]",
+        r"one input and one output. Received: members\[0\] .* with 2 outputs",
     ),
 }
 

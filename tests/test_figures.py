@@ -10,9 +10,18 @@ from matplotlib.text import Text
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from advens import anomaly, experiments, figures, paper, store, tables, training
+from advens import (
+    anomaly,
+    experiments,
+    figures,
+    paper,
+    store,
+    tables,
+    training,
+)
 from advens.attacks import Attack, bim
 from advens.datasets import Dataset, load
+from advens.examples import Examples, choose
 from advens.gradients import Labels, member_gradient
 from advens.recipes import Settings
 from advens.tables import Cell
@@ -232,7 +241,7 @@ def test_choose_takes_the_first_that_is_right_and_then_fooled():
     right = np.array([1, 0, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0], bool)
     attacked = np.array([1, 0, 1, 0, 0, 0, 0, 1, 1, 0, 1, 1], bool)
     # Class 3 is never fooled when right, 4 and 5 are never right.
-    assert_array_equal(figures.choose(y, right, attacked), [3, 4, 7, 9, 10])
+    assert_array_equal(choose(y, right, attacked), [3, 4, 7, 9, 10])
 
 
 def examples(**changes):
@@ -251,7 +260,7 @@ def examples(**changes):
         attack=Attack("BIM", 0.02, 0.0025, 8),
         deviations=["epochs=1"],
     )
-    return figures.Examples(**(values | changes))
+    return Examples(**(values | changes))
 
 
 def test_figure1_shows_originals_attacked_images_and_predictions():

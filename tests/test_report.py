@@ -14,7 +14,7 @@ import pytest
 from absl.testing import flagsaver
 from numpy.testing import assert_allclose
 
-from advens import noise_sweep, pages, paper, report, statistics, tables
+from advens import claims, noise_sweep, pages, paper, report, statistics, tables
 from advens.tables import Cell
 from reproduce import common, readme, shared_flags
 
@@ -195,19 +195,23 @@ def test_details_have_each_cell(checkout):
 
 
 def test_claims_are_counted(checkout):
+    names = [f"verdict_{name}" for name in claims.READINGS]
     frame = pd.DataFrame(
         [
-            ("mnist", "a", "reproduced"),
-            ("mnist", "b", "not reproduced"),
-            ("mnist", "c", "not reproduced"),
-            ("cifar10", "a", "undetermined at this scale"),
+            ("mnist", "a", "reproduced", "", "not reproduced"),
+            ("mnist", "b", "not reproduced", "", "not reproduced"),
+            ("mnist", "c", "not reproduced", "", ""),
+            ("cifar10", "a", "undetermined at this scale", "", ""),
         ],
-        columns=["dataset", "key", "verdict"],
+        columns=["dataset", "key", "verdict", *names],
     )
     frame.to_csv("results/claims.csv", index=False)
     text = pages.details(report.load(checkout / "results"))
     assert "| MNIST | 1 | 2 | 0 | 0 | 3 |\n| CIFAR-10 | 0 | 0 | 1 | 0 | 1 |" in text
     assert "Not reproduced on MNIST: `b`, `c`." in text
+    assert "Another verdict with repredicted labels: none." in text
+    changed = "Another verdict with exact gradients: `a` on MNIST (not reproduced)."
+    assert changed in text
 
 
 def test_anomaly_is_summed_up(checkout):

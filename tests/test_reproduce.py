@@ -14,7 +14,7 @@ import pytest
 from absl.testing import flagsaver
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import evaluation, experiments, tables
+from advens import evaluation, experiments, manifest, tables
 from reproduce import anomaly, common, noise_sweep, shared_flags, table2, table4
 
 SCRIPTS = Path(table2.__file__).parent
@@ -41,18 +41,26 @@ def test_a_second_run_keeps_the_times_of_the_first(tmp_path, monkeypatch):
     call(table2.table2, *REDUCED, "--methods=bagging")
     first = json.loads(path.read_text())
     assert not [name for name in first["flags"] if "oom" in name or "tt_" in name]
-    call(table2.table2, *REDUCED, "--methods=bagging")
-    again = json.loads(path.read_text())
-    assert again["seconds_per_stage"] == first["seconds_per_stage"]
-    # Of other settings, it says nothing of this run.
-    first["seeds"]["run"] = 1
+    first["seconds_per_stage"] = {"train bagging": 5000.0, "attack bagging": 0.0}
     path.write_text(json.dumps(first))
     call(table2.table2, *REDUCED, "--methods=bagging")
-    other = json.loads(path.read_text())["seconds_per_stage"]
-    assert other["attack bagging"] < first["seconds_per_stage"]["attack bagging"]
+    seconds = json.loads(path.read_text())["seconds_per_stage"]
+    assert seconds["train bagging"] == 5000
     path.write_text("{")
     with pytest.raises(ValueError, match="table2_digits.json is no whole manifest"):
         call(table2.table2, *REDUCED, "--methods=bagging")
+
+
+@pytest.mark.parametrize("key", ["settings", "attacks", "seeds", "data", "hardware"])
+def test_times_of_another_run_are_not_kept(key):
+    same = dict.fromkeys(("settings", "attacks", "seeds", "data", "hardware"), (1,))
+    record = {**same, "seconds_per_stage": {"train": 2.0, "attack": 0.5}}
+    before = {**record, "seconds_per_stage": {"train": 1.0, "attack": 3.0, "x": 4.0}}
+    before = json.loads(json.dumps(before))
+    kept = manifest.with_seconds(record, before)
+    assert kept == {**record, "seconds_per_stage": {"train": 2.0, "attack": 3.0}}
+    assert manifest.with_seconds(record, {**before, key: [2]}) == record
+    assert manifest.with_seconds(record, {}) == record
 
 
 @pytest.mark.parametrize(
