@@ -15,6 +15,9 @@ import numpy as np
 from absl import app, flags
 
 FLAGS: Final = flags.FLAGS
+# Seconds that a measurement takes at least: PyTorch's threads wait busily for a while
+# after a call, which would cost the next one a fifth if it is short.
+_LEAST_SECONDS: Final = 0.3
 
 flags.DEFINE_integer("cores", 0, "Cores that may be used; 0 for all.", 0)
 flags.DEFINE_integer("rounds", 5, "Measurements of each kind, in turns.", 1)
@@ -43,21 +46,24 @@ def run(main: Callable[[], None]) -> None:
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
-    """Time each call once a round, after one call that is not counted.
+    """Time each call once a round, a short one several times, after one not counted.
 
     A call must wait for its result: a library may return before it has computed.
 
     Returns:
-        Seconds, `(rounds,)`, of each.
+        Seconds a call, `(rounds,)`, of each.
     """
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(FLAGS.rounds):
         for name, call in calls.items():
+            took, count = 0.0, 0
             start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
+            while took < _LEAST_SECONDS:
+                call()
+                took, count = time.perf_counter() - start, count + 1
+            seconds[name].append(took / count)
     return {name: np.array(values) for name, values in seconds.items()}
 
 

@@ -47,16 +47,17 @@ def main() -> None:
 
     calls = {
         "advens, float32": advens_fit(architecture, x, y, "float32"),
-        "advens, bfloat16": advens_fit(architecture, x, y, "mixed_bfloat16"),
+        "advens, bfloat16": advens_fit(architecture, x, y, "bfloat16"),
         "keras fit, float32": keras_fit(architecture, x, y, "auto"),
     }
     left_out = []
     cores, members = joblib.cpu_count(), {}
     if keras.backend.backend() == "tensorflow":
         calls["keras fit, no XLA, float32"] = keras_fit(architecture, x, y, False)
-        processes = f"advens, {cores} processes, float32"
-        calls[processes] = advens_jobs(architecture, x, y, cores)
-        members[processes] = cores
+        for dtype in ("float32", "bfloat16"):
+            processes = f"advens, {cores} processes, {dtype}"
+            calls[processes] = advens_jobs(architecture, x, y, dtype, cores)
+            members[processes] = cores
         left_out.append("advens, stacked: the backend is not JAX")
     else:
         members["advens, stacked, float32"] = _STACK.value
@@ -107,15 +108,15 @@ def main() -> None:
 
 
 def advens_fit(
-    architecture: Any, x: np.ndarray, y: np.ndarray, precision: Any, stack: int = 1
+    architecture: Any, x: np.ndarray, y: np.ndarray, dtype: str, stack: int = 1
 ) -> Callable[[], Any]:
     """Return an epoch of advens's training, of as many members at once as `stack`."""
-    from advens.recipes import Member, Recipe
+    from advens.recipes import Member
     from advens.trainer import InTraining, Trainer
 
-    options = (architecture, 1, _BATCH_SIZE.value, "adam", 1e-3, precision)
-    member = Member(Recipe(*options), seed=0, train_checksum="")
-    trainer = Trainer(architecture, "adam", 1e-3, precision, None, None)
+    recipe = _recipe(architecture, dtype)
+    member = Member(recipe, seed=0, train_checksum="")
+    trainer = Trainer(architecture, "adam", 1e-3, recipe.precision, None, None)
     states = [trainer.start(seed) for seed in range(stack)]
 
     def fit() -> None:
@@ -126,17 +127,17 @@ def advens_fit(
 
 
 def advens_jobs(
-    architecture: Any, x: np.ndarray, y: np.ndarray, n_jobs: int
+    architecture: Any, x: np.ndarray, y: np.ndarray, dtype: str, n_jobs: int
 ) -> Callable[[], Any]:
     """Return an epoch of as many members as processes, `--n_jobs` of the scripts."""
     from advens.datasets import Dataset
-    from advens.recipes import Member, Recipe
+    from advens.recipes import Member
     from advens.store import Store
     from advens.training import fit_members
 
     names = tuple(map(str, range(architecture.num_classes)))
     dataset = Dataset("random", x, y, x[:1], y[:1], names)
-    recipe = Recipe(architecture, 1, _BATCH_SIZE.value, "adam", 1e-3)
+    recipe = _recipe(architecture, dtype)
     members = [Member(recipe, seed, "") for seed in range(n_jobs)]
 
     def fit() -> None:
@@ -144,6 +145,13 @@ def advens_jobs(
             fit_members(members, dataset, Store(root), n_jobs=n_jobs)
 
     return fit
+
+
+def _recipe(architecture: Any, dtype: str) -> Any:
+    from advens.recipes import Recipe
+
+    precision: Any = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[dtype]
+    return Recipe(architecture, 1, _BATCH_SIZE.value, "adam", 1e-3, precision)
 
 
 def keras_fit(
