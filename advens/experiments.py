@@ -55,6 +55,8 @@ class Run:
         bars: where progress is shown.
         seconds: seconds of this run a stage; filled in as it goes.
         restarts: how often each member of a row was started again; likewise.
+        lost_classes: of how many classes each member of a row recognises no test image,
+            without attack; likewise.
     """
 
     dataset: Dataset
@@ -68,6 +70,7 @@ class Run:
     bars: Bars = dataclasses.field(default_factory=Bars)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     restarts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    lost_classes: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, low in (("num_members", 1), ("seed", 0)):
@@ -111,6 +114,7 @@ class Run:
                 stack=self.stack,
             )
         self.restarts[row] = [training.restarts(m, self.store) for m in members]
+        self.lost_classes[row] = []
         self._took(f"train {row}", start)
 
     def outcomes(
@@ -154,6 +158,9 @@ class Run:
                 )
                 names = [attack.name for attack in followed] or ["none"]
                 found.append(dict(zip(names, outcomes, strict=True)))
+                if threat is None:
+                    lost = _lost_classes(outcomes[0].members, self.dataset.y_test)
+                    self.lost_classes.setdefault(row, []).extend(lost)
         self._took(f"attack {row}", start)
         return found
 
@@ -180,6 +187,11 @@ class Run:
     def _took(self, stage: str, start: float) -> None:
         seconds = self.seconds.get(stage, 0) + time.monotonic() - start
         self.seconds[stage] = round(seconds, 1)
+
+
+def _lost_classes(correct: np.ndarray, y: np.ndarray) -> list[int]:
+    found = [correct[:, y == label].any(axis=1) for label in np.unique(y)]
+    return [int(n) for n in np.sum(np.logical_not(found), axis=0)]
 
 
 def _numbers(

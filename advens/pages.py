@@ -15,7 +15,12 @@ import pandas as pd
 
 from advens import paper, recipes, report
 from advens.claims import MISSING, NOT_REPRODUCED, OPEN, READINGS, REPRODUCED
-from advens.tables import TABLE2_COLUMNS, TABLE4_COLUMNS, markdown
+from advens.tables import (
+    TABLE2_COLUMNS,
+    TABLE4_COLUMNS,
+    lost_class_notes,
+    markdown,
+)
 
 _COLUMNS: Final = {
     "table2": tuple(TABLE2_COLUMNS),
@@ -108,7 +113,8 @@ def _beside_the_paper(
     methods = [recipes.label(row) for row in report.ROWS[table]]
     stored = results.tables.get((table, dataset))
     if stored:
-        yield f"**{_title(table)}.** {stored.scale}"
+        lost = lost_class_notes(stored.record.get("lost_classes", {}))
+        yield " ".join([f"**{_title(table)}.** {stored.scale}", *lost])
         yield ""
         frame = report.differences(results)
         frame = frame[(frame["table"] == table) & (frame["dataset"] == dataset)]
@@ -180,26 +186,34 @@ def _each(cells: pd.DataFrame) -> list[str]:
 
 
 def _times(results: report.Results) -> list[str]:
-    header = ("data set", "table", "row", "training", "attacks", "restarts", "machine")
+    header = (
+        *("data set", "table", "row", "training", "attacks"),
+        *("restarts", "lost classes", "machine"),
+    )
     rows = []
     for (table, dataset), stored in results.tables.items():
         seconds = stored.record["seconds_per_stage"]
         machine = stored.record["hardware"]
         for row in dict.fromkeys(stage.split(" ", 1)[1] for stage in seconds):
             spans = [seconds.get(f"{work} {row}", 0) for work in ("train", "attack")]
-            restarts = stored.record.get("restarts", {}).get(row)
+            counts = [
+                stored.record.get(name, {}).get(row)
+                for name in ("restarts", "lost_classes")
+            ]
             rows.append(
                 [
                     *(report.NAMES[dataset], _title(table), recipes.label(row)),
                     *(timedelta(seconds=round(s)) if round(s) else "–" for s in spans),
-                    "–" if restarts is None else sum(restarts),
-                    f"{machine['processor']}, {machine['cores']} cores, "
+                    *("–" if found is None else sum(found) for found in counts),
+                    f"{machine['processor']}, {machine['cores']} "
+                    f"core{'s' * (machine['cores'] > 1)}, "
                     f"{' '.join(machine['devices'])}",
                 ]
             )
     note = (
         "Hours, minutes and seconds; – is what the run of another table had left in "
-        "the store. Restarts: docs/protocol.md, point 26."
+        "the store. Restarts and lost classes, of all members together: "
+        "docs/protocol.md, point 26."
     )
     return [note, "", *markdown(header, rows)]
 

@@ -150,7 +150,8 @@ def differences(results: Results) -> pd.DataFrame:
         ]
         for key, part in parts if len(cells) else ():
             mean = part["difference"].abs().mean()
-            rows.append((dataset, table, *key, len(part), mean))
+            # As the CSV has it, so that it rounds further as that does.
+            rows.append((dataset, table, *key, len(part), float(f"{mean:.6g}")))
     names = ["dataset", "table", "attack", "column", "num_cells"]
     return pd.DataFrame(rows, columns=[*names, "mean_absolute_difference"])
 

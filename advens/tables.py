@@ -169,6 +169,20 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[st
     return [f"| {' | '.join(map(str, line))} |" for line in lines]
 
 
+def lost_class_notes(lost_classes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Name the rows of which a network never answers some class rightly.
+
+    Args:
+        lost_classes: see `experiments.Run`.
+    """
+    return [
+        f"{recipes.label(row)}: networks that recognise no image of some class: "
+        f"{np.count_nonzero(lost)} of {len(lost)} (docs/protocol.md, point 26)."
+        for row, lost in lost_classes.items()
+        if any(lost)
+    ]
+
+
 def _marks(cell: Cell, rivals: Sequence[Cell], value: Callable[[Cell], float]) -> str:
     alone = [rival for rival in rivals if "+" not in rival.row]
     marks = ""

@@ -34,6 +34,7 @@ def record(run: "Run", *, earlier: Path | None = None) -> dict[str, Any]:
         seeds={"run": run.seed, "members": run.member_seeds},
         data={"name": run.dataset.name, "sha256": run.dataset.checksums},
         restarts=run.restarts,
+        lost_classes=run.lost_classes,
         seconds_per_stage=run.seconds,
     )
     return manifest.with_seconds(found, manifest.read(earlier)) if earlier else found

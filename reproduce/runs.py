@@ -70,5 +70,7 @@ def publish(
     console.print("Accuracies; in the second line of a cell the paper's value, if any.")
     if name == "table4":
         console.print("+: the best of the methods alone; *: the best of all.")
+    for note in tables.lost_class_notes(run.lost_classes):
+        console.print(note, highlight=False)
     for path in paths:
         console.print(f"wrote {path}", highlight=False)

@@ -16,6 +16,7 @@ from advens import models
 from advens.ensemble import logits_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+DTYPES = ("float32", "bfloat16")
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,13 +68,13 @@ def test_training(tmp_path):
     arguments = ("--batch_size=8", "--steps=2", "--matrix_size=64")
     found = record("training", tmp_path / "out.json", *arguments)
     contenders = {
-        *("advens, float32", "advens, bfloat16"),
+        *(f"advens, {d}" for d in DTYPES),
         *("keras fit, float32", "keras fit, no XLA, float32"),
-        f"advens, {joblib.cpu_count()} processes, float32",
+        *(f"advens, {joblib.cpu_count()} processes, {d}" for d in DTYPES),
     }
     left_out = ["advens, stacked: the backend is not JAX"]
     if importlib.util.find_spec("torch"):
-        contenders |= {"PyTorch, float32", "PyTorch, bfloat16"}
+        contenders |= {f"PyTorch, {d}" for d in DTYPES}
     else:
         left_out.append("PyTorch: not installed")
     assert found["left_out"] == left_out

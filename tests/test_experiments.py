@@ -154,6 +154,26 @@ def test_stages_are_timed(tmp_path):
     assert min(run.seconds.values()) > 0
 
 
+def test_lost_classes_are_those_that_a_member_never_recognises(tmp_path):
+    run = make_run(tmp_path, num_members=2)
+    members = run.members("rand_ini")
+    run.train("rand_ini", members)
+    for seed, member in enumerate(members):
+        network = models.build(member.recipe.architecture, seed=seed)
+        *weights, bias = network.get_weights()
+        # One always answers 3, the other never 3, nor 7.
+        bias[[3]] += 1e3 if seed == 0 else 0
+        bias[[3, 7]] -= 1e3 if seed == 1 else 0
+        arrays = {f"weight_{i:03d}": w for i, w in enumerate([*weights, bias])}
+        run.store.save(training.KIND, member.spec, arrays)
+    [found] = run.outcomes("rand_ini", members, [None])
+    y, right = run.dataset.y_test, found["none"].members
+    counts = [len(set(y) - set(y[one])) for one in right]
+    assert run.lost_classes == {"rand_ini": counts}
+    assert counts[0] == 9
+    assert counts[1] >= 2
+
+
 def test_deviations(root):
     assert make_run(root).deviations() == [
         "epochs=2",

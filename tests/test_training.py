@@ -141,7 +141,8 @@ def test_equals_a_plain_fit(kind, trained):
     got = load_member(make(kind), trained)
     for a, b in zip(got, plain_fit(make(kind).recipe, 1, trained), strict=True):
         assert a.dtype == b.dtype == np.float32
-        assert_allclose(a, b, rtol=0, atol=1e-4)
+        # float16 rounds otherwise on every processor.
+        assert_allclose(a, b, rtol=0, atol=1e-3 if kind == "float16" else 1e-4)
 
 
 def test_members_of_one_seed_differ(trained):
