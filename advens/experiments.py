@@ -114,7 +114,7 @@ class Run:
                 stack=self.stack,
             )
         self.restarts[row] = [training.restarts(m, self.store) for m in members]
-        self.lost_classes[row] = []
+        self.lost_classes.pop(row, None)
         self._took(f"train {row}", start)
 
     def outcomes(
