@@ -213,7 +213,7 @@ def _times(results: report.Results) -> list[str]:
     note = (
         "Hours, minutes and seconds; – is what the run of another table had left in "
         "the store. Restarts and lost classes, of all members together: "
-        "docs/protocol.md, point 26."
+        "docs/protocol.md, point 26; where – stands, they were not counted."
     )
     return [note, "", *markdown(header, rows)]
 
