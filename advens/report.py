@@ -150,7 +150,7 @@ def differences(results: Results) -> pd.DataFrame:
         ]
         for key, part in parts if len(cells) else ():
             mean = part["difference"].abs().mean()
-            # As the CSV has it, so that it rounds further as that does.
+            # Rounded here, so that page and CSV round further alike.
             rows.append((dataset, table, *key, len(part), float(f"{mean:.6g}")))
     names = ["dataset", "table", "attack", "column", "num_cells"]
     return pd.DataFrame(rows, columns=[*names, "mean_absolute_difference"])

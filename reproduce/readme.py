@@ -52,7 +52,7 @@ def readme() -> None:
         page: pages.fill(page.read_text("utf-8"), filled)
         for page, filled in parts.items()
     }
-    differences = report.differences(results).to_csv(index=False, float_format="%.6g")
+    differences = report.differences(results).to_csv(index=False)
     wanted[out_dir / "differences.csv"] = differences
     if _CHECK.value:
         stale = [
