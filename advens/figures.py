@@ -34,16 +34,16 @@ SERIES: Final = {
 _PAPER: Final = "the paper's value"
 _EXACT: Final = "exact gradients"
 _PAPER_MARK: Final[dict[str, Any]] = {
-    **{"label": _PAPER, "marker": "o", "markersize": 4.5, "linestyle": "none"},
+    **{"label": _PAPER, "marker": "o", "markersize": 3, "linestyle": "none"},
     **{"markerfacecolor": "none", "markeredgecolor": "black", "markeredgewidth": 0.6},
     "zorder": 3,
 }
 _EXACT_MARK: Final[dict[str, Any]] = {
-    **{"label": _EXACT, "marker": "x", "markersize": 3.5, "linestyle": "none"},
+    **{"label": _EXACT, "marker": "x", "markersize": 2.5, "linestyle": "none"},
     **{"color": "black", "markeredgewidth": 0.8, "zorder": 5},
 }
 _WHISKER: Final = "Wilson 95 % interval"
-_HALO: Final = withStroke(linewidth=1.4, foreground="white")  # seen on dark bars too
+_HALO: Final = withStroke(linewidth=1.2, foreground="white")  # seen on dark bars too
 _HATCHED: Final = "grad2_ensemble_repredicted"
 # Clear steps of lightness, to the colour-blind and in grey print too.
 _COLORS: Final = dict(
@@ -63,7 +63,10 @@ _LABELS: Final = {
 }
 
 _NAMES: Final = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
-_WIDTH: Final = 7.0  # inches: both columns of a page
+# Inches: both columns of a page, and one.
+_WIDTH: Final = 7.0
+_COLUMN_WIDTH: Final = 3.5
+_SMALL: Final = 6  # points: the least that is legible
 _STYLE: Final[dict[str, Any]] = {
     "font.size": 7,
     "axes.titlesize": 7,
@@ -117,8 +120,8 @@ def _draw_examples(figure: SubFigure, examples: Examples) -> None:
 def figure2(cells: pd.DataFrame, deviations: Mapping[str, Sequence[str]]) -> Figure:
     """Draw Table 2 as bars: a row of panels a data set, a column an attack.
 
-    Whiskers are Wilson's 95 % intervals, open circles the paper's values, crosses ours
-    under exact gradients.
+    It is as wide as one column of a page. Whiskers are Wilson's 95 % intervals, open
+    circles the paper's values, crosses ours under exact gradients.
 
     Args:
         cells: as of `tables.tidy`, of one or more data sets. Methods and columns that
@@ -126,14 +129,15 @@ def figure2(cells: pd.DataFrame, deviations: Mapping[str, Sequence[str]]) -> Fig
         deviations: of each data set, see `experiments.Run.deviations`.
     """
     datasets, attacks = cells["dataset"].unique(), ("FGSM", "BIM")
-    figure = Figure(figsize=(_WIDTH, 0.5 + 2.1 * len(datasets)), layout="constrained")
+    size = _COLUMN_WIDTH, 0.8 + 1.9 * len(datasets)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(datasets), len(attacks), sharey=True, squeeze=False)
     for row, dataset in zip(axes, datasets, strict=True):
         for ax, attack in zip(row, attacks, strict=True):
             panel = cells[(cells["dataset"] == dataset) & (cells["attack"] == attack)]
             _draw_bars(ax, panel)
             title = f"{_NAMES[dataset]}, {attack}"
-            ax.set_title(_titled(title, deviations[dataset], width=54))
+            ax.set_title(_titled(title, deviations[dataset], width=26))
         row[0].set_ylabel("accuracy")
     found = [ax.get_legend_handles_labels() for ax in axes.flat]
     handles = {k: v for part in found for v, k in zip(*part, strict=True)}
@@ -143,7 +147,14 @@ def figure2(cells: pd.DataFrame, deviations: Mapping[str, Sequence[str]]) -> Fig
         if k in handles
     }
     figure.legend(
-        legend.values(), legend, loc="outside lower center", ncols=4, frameon=False
+        legend.values(),
+        legend,
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=_SMALL,
+        columnspacing=1,
+        handlelength=1.5,
     )
     return figure
 
@@ -185,7 +196,8 @@ def _draw_bars(ax: Axes, cells: pd.DataFrame) -> None:
         ):
             if values.notna().any():
                 ax.plot(x, values, path_effects=[_HALO], **mark)
-    ax.set(xticks=range(len(methods)), xticklabels=methods)
+    labels = [name.replace(" ", "\n") for name in methods]
+    ax.set_xticks(range(len(methods)), labels, fontsize=_SMALL)
     ax.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
     ax.tick_params(length=0)
     ax.grid(axis="y")
