@@ -6,9 +6,8 @@ steps after the paper's last one run along the border of the eps-ball.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, get_args
+from collections.abc import Callable, Sequence
+from typing import Final, get_args
 
 import numpy as np
 import pandas as pd
@@ -38,7 +37,9 @@ class Point:
         column: one of `COLUMNS`: which gradient is followed, and who is judged.
         labels: see `gradients.Gradient`.
         attack: BIM's settings.
-        cell: the answers, under a name that tells it from all others.
+        cell: the answers, under a name that tells it from all others: the attack is
+            `BIM <num_steps>`, the column `<column>_<labels>`, with `_box` behind in the
+            box.
     """
 
     column: str
@@ -153,18 +154,6 @@ def tidy(points: Sequence[Point]) -> pd.DataFrame:
     answers = frame.drop(columns=["attack", "column", "paper", "difference"])
     names = ["dataset", "method"]
     return pd.concat([answers[names], settings, answers.drop(columns=names)], axis=1)
-
-
-def write(
-    points: Sequence[Point], manifest: Mapping[str, Any], *, out_dir: Path, name: str
-) -> list[Path]:
-    """Write `tidy` of the points and their answers, see `tables.write_tidy`.
-
-    The keys of the answers are `BIM <num_steps>/<row>/<column>_<labels>`, with `_box`
-    behind in the box.
-    """
-    cells = [point.cell for point in points]
-    return tables.write_tidy(tidy(points), cells, manifest, out_dir=out_dir, name=name)
 
 
 def render(points: Sequence[Point], *, num_steps: int, title: str) -> Table:

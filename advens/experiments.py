@@ -55,8 +55,8 @@ class Run:
         bars: where progress is shown.
         seconds: seconds of this run a stage; filled in as it goes.
         restarts: how often each member of a row was started again; likewise.
-        lost_classes: of how many classes each member of a row recognises no test image,
-            without attack; likewise.
+        lost_classes: how many classes each member of a row recognises less often than
+            guessing would, on the test images without attack; likewise.
     """
 
     dataset: Dataset
@@ -190,8 +190,8 @@ class Run:
 
 
 def _lost_classes(correct: np.ndarray, y: np.ndarray) -> list[int]:
-    found = [correct[:, y == label].any(axis=1) for label in np.unique(y)]
-    return [int(n) for n in np.sum(np.logical_not(found), axis=0)]
+    recalls = np.stack([correct[:, y == label].mean(axis=1) for label in np.unique(y)])
+    return np.sum(recalls < 1 / len(recalls), axis=0).tolist()
 
 
 def _numbers(

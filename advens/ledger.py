@@ -11,7 +11,7 @@ import pandas as pd
 from rich.table import Table
 
 from advens import paper, tables
-from advens.claims import ALPHA, NOT_REPRODUCED, READINGS, REPRODUCED
+from advens.claims import ALPHA, MISSING, NOT_REPRODUCED, OPEN, READINGS, REPRODUCED
 from advens.files import write_all
 from advens.report import command
 from advens.tables import Cell
@@ -92,13 +92,15 @@ def markdown(frame: pd.DataFrame, notes: Sequence[str]) -> str:
         "# The paper's claims",
         "",
         "A claim is reproduced if each comparison that it rests on holds, and not if "
-        "one is reversed: two-sided tests on the same test images, Holm-adjusted over "
-        f"all comparisons of a data set, at {ALPHA:g}. The tests speak of further "
-        "images for these networks, not of networks trained anew. The paper's columns "
-        "are read with true labels and with the loss as its framework computes it; the "
-        "last two columns judge once more with the labels of BIM through Grad. 2 "
-        "predicted again at every step, and with exact gradients in Table 2 "
-        "(docs/protocol.md, points 11 and 12). –: the same cells.",
+        "one is reversed: two-sided tests on the same test images, Holm-adjusted "
+        f"over all comparisons of a data set, at {ALPHA:g}. If none is reversed, it "
+        f"is *{MISSING}* where a cell is missing, and *{OPEN}* where a difference may "
+        "be chance. The tests speak of further images for these networks, not of "
+        "networks trained anew. The paper's columns are read with true labels and "
+        "with the loss as its framework computes it; the last two columns judge once "
+        "more with the labels of BIM through Grad. 2 predicted again at every step, "
+        "and with exact gradients in Table 2 (docs/protocol.md, points 11 and 12). "
+        "–: the same cells.",
         "",
         *(f"- {note}" for note in notes),
     ]

@@ -170,14 +170,15 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[st
 
 
 def lost_class_notes(lost_classes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Name the rows of which a network never answers some class rightly.
+    """Name the rows with a network that has lost a class.
 
     Args:
         lost_classes: see `experiments.Run`.
     """
     return [
-        f"{recipes.label(row)}: networks that recognise no image of some class: "
-        f"{np.count_nonzero(lost)} of {len(lost)} (docs/protocol.md, point 26)."
+        f"{recipes.label(row)}: networks that recognise some class less often than "
+        f"guessing would: {np.count_nonzero(lost)} of {len(lost)} (docs/protocol.md, "
+        "point 26)."
         for row, lost in lost_classes.items()
         if any(lost)
     ]
@@ -197,7 +198,12 @@ def _is_table4(cells: Sequence[Cell]) -> bool:
 
 
 def write(
-    cells: Sequence[Cell], manifest: Mapping[str, Any], *, out_dir: Path, name: str
+    cells: Sequence[Cell],
+    manifest: Mapping[str, Any],
+    *,
+    y_test: np.ndarray,
+    out_dir: Path,
+    name: str,
 ) -> list[Path]:
     """Write the table's four files, each whole or not at all.
 
@@ -210,7 +216,7 @@ def write(
     contents = {
         f"{name}.csv": wide(cells).to_csv(float_format="%.4f").encode(),
         f"{name}_cells.csv": _csv(tidy(cells)),
-        **_record(cells, manifest, name),
+        **_record(cells, y_test, manifest, name),
     }
     return write_all(out_dir, contents)
 
@@ -220,6 +226,7 @@ def write_tidy(
     cells: Sequence[Cell],
     manifest: Mapping[str, Any],
     *,
+    y_test: np.ndarray,
     out_dir: Path,
     name: str,
 ) -> list[Path]:
@@ -231,7 +238,7 @@ def write_tidy(
     Returns:
         Their paths.
     """
-    contents = {f"{name}.csv": _csv(frame), **_record(cells, manifest, name)}
+    contents = {f"{name}.csv": _csv(frame), **_record(cells, y_test, manifest, name)}
     return write_all(out_dir, contents)
 
 
@@ -240,25 +247,26 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 
 def _record(
-    cells: Sequence[Cell], manifest: Mapping[str, Any], name: str
+    cells: Sequence[Cell], y_test: np.ndarray, manifest: Mapping[str, Any], name: str
 ) -> dict[str, bytes]:
     outcomes = io.BytesIO()
-    np.savez_compressed(outcomes, **pack(cells))  # type: ignore[arg-type]
+    np.savez_compressed(outcomes, **pack(cells, y_test))  # type: ignore[arg-type]
     return {
         f"{name}_outcomes.npz": outcomes.getvalue(),
         f"{name}.json": (json.dumps(manifest, indent=2) + "\n").encode(),
     }
 
 
-def pack(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
+def pack(cells: Sequence[Cell], y_test: np.ndarray) -> dict[str, np.ndarray]:
     """Turn cells into arrays of one bit an image; `unpack` is the way back.
 
     `<attack>/<row>/<column>/correct` and `.../zero_gradient` are `(k, ceil(n / 8))`
-    uint8 as of `np.packbits`.
+    uint8 as of `np.packbits`, `y_test` is the labels of the n images in their order.
     """
     arrays = {
         "dataset": np.array(cells[0].dataset),
         "num_images": np.array(cells[0].correct.shape[1]),
+        "y_test": np.asarray(y_test, np.uint8),
     }
     for cell in cells:
         key = f"{cell.attack}/{cell.row}/{cell.column}"

@@ -54,7 +54,14 @@ def anomaly() -> None:
     )
     name = f"anomaly_{run.dataset.name}"
     out_dir, figures_dir = Path(FLAGS.out_dir), Path(FIGURES_DIR.value)
-    paths = steps.write(points, records.record(run), out_dir=out_dir, name=name)
+    paths = tables.write_tidy(
+        steps.tidy(points),
+        [point.cell for point in points],
+        records.record(run),
+        y_test=run.dataset.y_test,
+        out_dir=out_dir,
+        name=name,
+    )
     figure = figures.anomaly(steps.tidy(points), run.deviations())
     paths += figures.save(figure, out_dir=figures_dir, name=name)
 

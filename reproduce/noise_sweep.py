@@ -47,6 +47,7 @@ def noise_sweep() -> None:
         frame,
         sweep.packed(cells),
         records.record(run),
+        y_test=run.dataset.y_test,
         out_dir=Path(FLAGS.out_dir),
         name=name,
     )

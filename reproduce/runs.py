@@ -59,7 +59,9 @@ def publish(
     deviations = run.deviations()
     stem, out_dir = f"{name}_{run.dataset.name}", Path(FLAGS.out_dir)
     record = records.record(run, earlier=records.path(name, run))
-    paths = tables.write(cells, record, out_dir=out_dir, name=stem)
+    paths = tables.write(
+        cells, record, y_test=run.dataset.y_test, out_dir=out_dir, name=stem
+    )
     title = f"Table {name[-1]} on {run.dataset.name}"
     if deviations:
         title += f" ({', '.join(deviations)})"

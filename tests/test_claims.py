@@ -236,7 +236,7 @@ def save(directory, dataset, cells, name="table2", differs=(), images="a"):
         "data": {"sha256": {"test": images}},
         "seeds": {"run": 3},
     }
-    tables.write(cells, record, out_dir=directory, name=f"{name}_{dataset}")
+    tables.write(cells, record, y_test=[], out_dir=directory, name=f"{name}_{dataset}")
 
 
 def run(*arguments):

@@ -316,7 +316,8 @@ def test_save_writes_two_files_with_fonts_and_without_dates(tmp_path):
 
 def write(dataset, *, out_dir, deviations=()):
     record = {"differs_from_the_paper": list(deviations)}
-    tables.write(cells(dataset), record, out_dir=out_dir, name=f"table2_{dataset}")
+    name = f"table2_{dataset}"
+    tables.write(cells(dataset), record, y_test=[], out_dir=out_dir, name=name)
 
 
 @pytest.mark.parametrize(

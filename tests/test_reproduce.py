@@ -14,7 +14,7 @@ import pytest
 from absl.testing import flagsaver
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import evaluation, experiments, manifest, tables
+from advens import datasets, evaluation, experiments, manifest, tables
 from reproduce import anomaly, common, noise_sweep, shared_flags, table2, table4
 
 SCRIPTS = Path(table2.__file__).parent
@@ -151,6 +151,7 @@ def test_noise_sweep_writes_and_trains_what_table2_takes(tmp_path, monkeypatch, 
     assert "num_members=1" in record["differs_from_the_paper"]
     with np.load("results/noise_sweep_digits_outcomes.npz") as arrays:
         cells = tables.unpack(dict(arrays))
+        assert list(arrays["y_test"]) == list(datasets.load("digits").y_test[:20])
     assert [cell.column for cell in cells] == ["noise_std=0.3", "noise_std=0"]
     assert_allclose([cell.accuracy for cell in cells], frame["accuracy"], rtol=1e-5)
 

@@ -39,6 +39,11 @@ def table4_cells(dataset="mnist"):
     ]
 
 
+def write(cells, record=None, *, out_dir):
+    y_test = np.arange(cells[0].correct.shape[1]) % 10
+    return tables.write(cells, record or {}, y_test=y_test, out_dir=out_dir, name="t")
+
+
 def printed(table):
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(table)
@@ -74,7 +79,7 @@ def test_paper_values_are_looked_up():
 
 
 def test_wide_has_the_papers_layout(tmp_path):
-    paths = tables.write(table2_cells(), {"seed": 3}, out_dir=tmp_path, name="t")
+    paths = write(table2_cells(), {"seed": 3}, out_dir=tmp_path)
     text = (tmp_path / "t.csv").read_text().splitlines()
     assert text == [
         "attack,method,no_attack_single,grad1_single",
@@ -84,7 +89,7 @@ def test_wide_has_the_papers_layout(tmp_path):
     assert json.loads((tmp_path / "t.json").read_text()) == {"seed": 3}
     assert len(pd.read_csv(tmp_path / "t_cells.csv")) == 4
     assert sorted(tmp_path.iterdir()) == sorted(paths)
-    tables.write(table4_cells(), {}, out_dir=tmp_path / "new", name="t")
+    write(table4_cells(), out_dir=tmp_path / "new")
     text = (tmp_path / "new" / "t.csv").read_text().splitlines()
     assert text[:2] == ["method,no_attack,fgsm,bim", "Bagging,0.9927,0.5716,0.9233"]
     assert text[4].startswith("Bagging + Adv. Train.,0.9927,0.8703")
@@ -93,9 +98,10 @@ def test_wide_has_the_papers_layout(tmp_path):
 
 def test_outcomes_file_holds_the_cells(tmp_path):
     cells = table2_cells()
-    tables.write(cells, {}, out_dir=tmp_path, name="t")
+    write(cells, out_dir=tmp_path)
     with np.load(tmp_path / "t_outcomes.npz") as arrays:
         found = tables.unpack(dict(arrays))
+        assert_array_equal(arrays["y_test"], np.arange(4) % 10)
     for cell, again in zip(cells, found, strict=True):
         for name in ("dataset", "attack", "row", "column"):
             assert getattr(cell, name) == getattr(again, name)
@@ -137,8 +143,8 @@ def test_every_column_is_explained():
 
 
 def test_failed_write_leaves_the_old_files(tmp_path):
-    tables.write(table2_cells(), {}, out_dir=tmp_path, name="t")
+    write(table2_cells(), out_dir=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(TypeError):
-        tables.write(table4_cells(), {"x": object()}, out_dir=tmp_path, name="t")
+        write(table4_cells(), {"x": object()}, out_dir=tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
