@@ -15,9 +15,10 @@ from rich.table import Table
 
 from advens import paper, recipes, tables
 from advens.attacks import Attack
-from advens.evaluation import Outcomes, Threat
+from advens.evaluation import Threat
 from advens.experiments import PAPER_LOSS, Run
 from advens.gradients import Labels
+from advens.outcomes import Outcomes
 from advens.tables import Cell
 
 MAX_NUM_STEPS: Final = 12

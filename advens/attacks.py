@@ -1,10 +1,12 @@
 """FGSM and BIM, as functions of a gradient, never of a model."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from advens.gradients import Gradient, repeat
@@ -54,7 +56,11 @@ def check(eps: float, step_size: float, num_steps: int) -> None:
         raise ValueError(f"`eps` must be >= 0. Received: eps={eps}")
     if not step_size >= 0:
         raise ValueError(f"`step_size` must be >= 0. Received: step_size={step_size}")
-    if not (num_steps >= 1 and num_steps == int(num_steps)):
+    try:
+        whole = operator.index(num_steps)
+    except TypeError:
+        whole = 0
+    if whole < 1:
         raise ValueError(
             f"`num_steps` must be an integer >= 1. Received: num_steps={num_steps}"
         )
@@ -126,9 +132,16 @@ def craft(
         raise ValueError(
             f"`x` must be images as floats in [0, 1]. Received: dtype {x.dtype}"
         )
+    concrete = isinstance(x, np.ndarray) and x.size > 0
+    boxed = any(attack.box for attack in attacks)
+    if concrete and boxed and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            "`x` must be images in [0, 1], to which box=True clips. Received: "
+            f"{x.min()} to {x.max()}"
+        )
     x = ops.convert_to_tensor(x, "float32")
     if isinstance(gradient, Gradient):
-        y = gradient.start_labels(x, y)
+        y = gradient.start_labels(x, _labels(y))
     first = gradient(x, y)
     stops: dict[Attack, list[int]] = {}
     for attack in attacks:
@@ -138,6 +151,17 @@ def craft(
         for walk, num_steps in stops.items()
     }
     return [found[_walk(attack)][attack.num_steps] for attack in attacks]
+
+
+def _labels(y: Any) -> Any:
+    y = ops.convert_to_tensor(y)
+    shape = tuple(y.shape)
+    if not keras.backend.is_int_dtype(y.dtype) or shape[1:] not in {(), (1,)}:
+        raise ValueError(
+            "`y` must be `(n,)` integer labels, no one-hot vectors. Received: "
+            f"{keras.backend.standardize_dtype(y.dtype)} of shape {shape}"
+        )
+    return ops.reshape(y, (-1,))
 
 
 def _walk(attack: Attack) -> Attack:

@@ -5,15 +5,16 @@ teacher and its training set to a student. Both take any Keras classifier.
 """
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from advens import paper
-from advens.ensemble import Outputs, logits_model
+from advens.checks import check_choices
 from advens.gradients import compiled, input_gradient, unrounded
+from advens.logits import Outputs, logits_model
 
 Formula = Literal["printed", "papernot"]
 TrueOrPredicted = Literal["true", "predicted"]
@@ -44,12 +45,7 @@ class Adversarial:
             raise ValueError(f"`eps` must be >= 0 and finite. Received: eps={self.eps}")
         if not 0 <= self.rho <= 1:
             raise ValueError(f"`rho` must be in [0, 1]. Received: rho={self.rho}")
-        for name, choices in (("labels", TrueOrPredicted), ("loss", ExactOrLogits)):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"`{name}` must be one of {get_args(choices)}. "
-                    f"Received: {name}={getattr(self, name)!r}"
-                )
+        check_choices(self, labels=TrueOrPredicted, loss=ExactOrLogits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +69,7 @@ class Distillation:
                 "`temperature` must be > 0 and finite. "
                 f"Received: temperature={self.temperature}"
             )
-        if self.formula not in get_args(Formula):
-            raise ValueError(
-                f"`formula` must be one of {get_args(Formula)}. "
-                f"Received: formula={self.formula!r}"
-            )
+        check_choices(self, formula=Formula)
 
 
 @keras.saving.register_keras_serializable("advens")
@@ -92,7 +84,8 @@ class AdversarialTraining(keras.Model):
     perturbation is made: it is plain training, weight for weight.
 
     It calls, evaluates and predicts as `model` does, and shares its weights:
-    `AdversarialTraining(model, eps=0.3)`, then `compile` and `fit`.
+    `AdversarialTraining(model, eps=0.3)`, then `compile` and `fit`, to which images
+    `(n, h, w, c)` as floats in [0, 1] are given.
 
     Args:
         model: the classifier.
@@ -102,7 +95,7 @@ class AdversarialTraining(keras.Model):
         labels: see `Adversarial`.
         loss: see `Adversarial`.
         outputs: what `model` returns if its last layer does not tell; see
-            `ensemble.logits_model`.
+            `logits.logits_model`.
     """
 
     def __init__(
@@ -136,6 +129,11 @@ class AdversarialTraining(keras.Model):
             x: `(n, h, w, c)` in [0, 1].
             y: `(n,)` or `(n, 1)` int, or `(n, num_classes)` probabilities.
         """
+        if keras.backend.is_int_dtype(x.dtype):
+            raise ValueError(
+                "`x` must be images as floats in [0, 1], of which `eps` is a share. "
+                f"Received: dtype {keras.backend.standardize_dtype(x.dtype)}"
+            )
         x = ops.cast(x, "float32")
         grad = ops.sign(input_gradient(lambda x: self._cross_entropies(x, y), x))
         x_adv = x + self.settings.eps * grad
@@ -220,7 +218,7 @@ def smoothed_labels(
         temperature: see `Distillation`.
         formula: see `Distillation`.
         outputs: what `teacher` returns if its last layer does not tell; see
-            `ensemble.logits_model`.
+            `logits.logits_model`.
         batch_size: images at once.
 
     Returns:
@@ -228,6 +226,8 @@ def smoothed_labels(
     """
     settings = Distillation(temperature, formula)
     logits = logits_model(teacher, outputs)
+    if len(x) == 0:
+        raise ValueError("`x` must hold one image at least. Received: none")
 
     def labels(x: Any) -> Any:
         scores = ops.cast(logits(x, training=False), "float32")
@@ -249,20 +249,21 @@ def student_model(
 ) -> keras.Model:
     """Return the model to fit to the smoothed labels: the student up to its logits.
 
-    With Papernot's formula they are divided by T. It shares the student's weights; the
-    student itself is used at 1.
+    With Papernot's formula they are divided by T. It is a new model that shares the
+    student's weights; the student itself is used at 1.
 
     Args:
         student: a classifier of its own weights.
         temperature: see `Distillation`.
         formula: see `Distillation`.
-        outputs: as in `smoothed_labels`, of the student.
+        outputs: what `student` returns if its last layer does not tell; see
+            `logits.logits_model`.
     """
     settings = Distillation(temperature, formula)
-    logits = logits_model(student, outputs)
-    if settings.formula == "printed":
-        return logits
-    return keras.Sequential([logits, keras.layers.Rescaling(1 / settings.temperature)])
+    model = keras.Sequential([logits_model(student, outputs)])
+    if settings.formula == "papernot":
+        model.add(keras.layers.Rescaling(1 / settings.temperature))
+    return model
 
 
 def distill(
@@ -273,7 +274,8 @@ def distill(
     optimizer: str | keras.optimizers.Optimizer = "adam",
     temperature: float = paper.TEMPERATURE,
     formula: Formula = "printed",
-    outputs: Outputs | None = None,
+    teacher_outputs: Outputs | None = None,
+    student_outputs: Outputs | None = None,
     jit_compile: bool | str = "auto",
     **fit: Any,
 ) -> keras.callbacks.History:
@@ -281,18 +283,20 @@ def distill(
 
     Args:
         teacher: a trained classifier.
-        student: a classifier of its own weights, which are trained.
+        student: a classifier of its own weights, which are trained; what it was
+            compiled with stays.
         x: see `smoothed_labels`.
         optimizer: see `keras.Model.compile`.
         temperature: see `Distillation`.
         formula: see `Distillation`.
-        outputs: what both return if their last layers do not tell.
+        teacher_outputs: see `smoothed_labels`.
+        student_outputs: see `student_model`.
         jit_compile: see `keras.Model.compile`.
         **fit: arguments of `keras.Model.fit`, such as `epochs` and `batch_size`.
     """
-    options: Any = {"temperature": temperature, "formula": formula, "outputs": outputs}
-    labels = smoothed_labels(teacher, x, **options)
-    model = student_model(student, **options)
+    options: Any = {"temperature": temperature, "formula": formula}
+    labels = smoothed_labels(teacher, x, outputs=teacher_outputs, **options)
+    model = student_model(student, outputs=student_outputs, **options)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),

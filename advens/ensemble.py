@@ -7,71 +7,9 @@ from typing import Any, Literal, get_args
 import keras
 from keras import ops
 
-Outputs = Literal["logits", "probs"]
+from advens.logits import Outputs, logits_model
+
 Compute = Literal["float32", "bfloat16"]
-
-
-class _WithoutSoftmax(keras.layers.Layer):
-    """A `Dense` layer whose softmax is left away; it shares the layer's weights."""
-
-    def __init__(self, dense: keras.layers.Dense) -> None:
-        super().__init__(dtype=dense.dtype_policy)
-        self.dense = dense
-        self.built = True
-
-    def call(self, inputs: Any) -> Any:
-        logits = ops.matmul(inputs, self.dense.kernel)
-        return logits if self.dense.bias is None else logits + self.dense.bias
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (*input_shape[:-1], self.dense.units)
-
-
-def logits_model(model: keras.Model, outputs: Outputs | None = None) -> keras.Model:
-    """Return the model up to its logits. It shares the layers of `model`.
-
-    Losses for gradients are computed from logits: behind a softmax and a mean, Keras
-    clips probabilities at 1e-7 and many gradients become exactly zero.
-
-    Args:
-        model: a Sequential or functional classifier that ends in a `Softmax` layer, in
-            a `Dense` or `Activation` layer with softmax activation, or in a `Dense`
-            layer without activation (logits).
-        outputs: says what an ending that is none of these returns: `"logits"`, or
-            `"probs"`, whose logarithm then serves as logits.
-
-    Raises:
-        ValueError: if the ending tells neither and `outputs` is not given, or if
-            `outputs` contradicts the ending.
-    """
-    if not model.built:
-        raise ValueError(
-            f"Model {model.name!r} must be built: call it once, or give it a "
-            "keras.Input"
-        )
-    kind, tensor = _ending(model)
-    if outputs not in (None, "logits", "probs"):
-        raise ValueError(
-            f"`outputs` must be 'logits', 'probs' or None. Received: {outputs!r}"
-        )
-    if outputs and kind and outputs != kind:
-        raise ValueError(
-            f"Model {model.name!r} ends in {kind}, not in {outputs}. Leave `outputs` "
-            "out, or change the model's last layer."
-        )
-    if kind == "probs":
-        inputs = model.inputs
-        return keras.Model(inputs[0] if len(inputs) == 1 else inputs, tensor)
-    if (kind or outputs) == "logits":
-        return model
-    if outputs == "probs":
-        return keras.Sequential([model, keras.layers.Lambda(_log)])
-    raise ValueError(
-        f"Cannot tell whether model {model.name!r} returns logits or probabilities: "
-        "its last layer is neither a Softmax, nor a Dense or Activation layer with "
-        "softmax activation, nor a Dense layer without activation. Say it by "
-        "outputs='logits' or outputs='probs'."
-    )
 
 
 @contextlib.contextmanager
@@ -107,58 +45,16 @@ def _check_classifier(model: keras.Model, name: str) -> None:
                 f"{name} with {len(tensors)} {what}"
             )
     _, output_shape = _shapes(model)
-    if output_shape and (len(output_shape) != 2 or output_shape[-1] < 2):
+    if output_shape:
+        _check_output(output_shape, name)
+
+
+def _check_output(shape: tuple, name: str) -> None:
+    if len(shape) != 2 or shape[-1] < 2:
         raise ValueError(
             "`members` must return `(n, num_classes)`, of two classes or more (of two, "
-            "as two logits or probabilities). Received: "
-            f"{name}, which returns {output_shape}"
+            f"as two logits or probabilities). Received: {name}, which returns {shape}"
         )
-
-
-def _log(probs: Any) -> Any:
-    # The smallest normal float32 keeps the logarithm finite.
-    return ops.log(ops.maximum(probs, 1.1754944e-38))
-
-
-def _ending(model: keras.Model) -> tuple[Outputs | None, Any]:
-    """Tell what a model returns, and where its logits are if it returns probs."""
-    if not _calls_as_keras(model) or not (
-        isinstance(model, keras.Sequential)
-        or getattr(model, "_is_graph_network", hasattr(model, "_nodes_by_depth"))
-    ):
-        return None, None
-    return _ending_of_tensor(model.outputs[0])
-
-
-def _calls_as_keras(layer: keras.Layer) -> bool:
-    """Say whether a layer is called by Keras's own code, and not by a subclass's."""
-    return type(layer).call.__module__.startswith("keras.")
-
-
-def _ending_of_tensor(tensor: Any) -> tuple[Outputs | None, Any]:
-    layer, node_index, _ = tensor._keras_history
-    inputs = layer._inbound_nodes[node_index].input_tensors
-    activation = getattr(layer, "activation", None)
-    if not _calls_as_keras(layer):
-        return None, None
-    if isinstance(layer, keras.layers.Softmax) and layer.axis in (-1, 1):
-        return "probs", inputs[0]
-    if isinstance(layer, keras.layers.Activation):
-        if activation is keras.activations.softmax:
-            return "probs", inputs[0]
-        if activation is keras.activations.linear:
-            return _ending_of_tensor(inputs[0])
-    if isinstance(layer, keras.layers.Dense):
-        if activation is keras.activations.softmax:
-            return "probs", _WithoutSoftmax(layer)(inputs[0])
-        if activation is keras.activations.linear:
-            return "logits", tensor
-    if isinstance(layer, keras.Model):
-        kind, _ = _ending(layer)
-        if kind == "probs":
-            return "probs", logits_model(layer)(inputs[0])
-        return kind, tensor
-    return None, None
 
 
 @keras.saving.register_keras_serializable("advens")
@@ -189,7 +85,7 @@ class Ensemble(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        members = list(members)
+        members = tuple(members)
         each = [outputs] * len(members) if isinstance(outputs, str | None) else outputs
         if not members:
             raise ValueError("`members` must hold at least one model. Received: none")
@@ -224,6 +120,8 @@ class Ensemble(keras.Model):
             logits_model(member, its).__call__
             for member, its in zip(members, each, strict=True)
         ]
+        # What `evaluation` has compiled for this ensemble; Keras need not track it.
+        self.__dict__["programs"] = {}
         self.built = True
 
     @property
@@ -264,7 +162,9 @@ class Ensemble(keras.Model):
             return ops.stack([self.member_logits(x, i, **options) for i in members])
         logits = self._logits[index]
         with _computing_in(compute, logits.__self__):
-            return ops.cast(logits(x, training=training), "float32")
+            found = ops.cast(logits(x, training=training), "float32")
+        _check_output(tuple(found.shape), f"members[{index}]")
+        return found
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Return the mean of the members' probabilities."""

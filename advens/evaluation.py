@@ -1,10 +1,10 @@
 """Attack an ensemble and record, image by image, who still answers right."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, NamedTuple, get_args
+from functools import partial
+from typing import Any, Final, Literal
 
 import keras
 import numpy as np
@@ -12,8 +12,10 @@ from keras import ops
 
 from advens import gradients
 from advens.attacks import Adversarial, Attack, craft
+from advens.checks import check_choices, checked_images
 from advens.ensemble import Compute, Ensemble
 from advens.gradients import Labels, Loss
+from advens.outcomes import Outcomes, joined, pack, unpack
 from advens.store import Spec, Store
 
 KIND: Final = "outcomes"
@@ -43,11 +45,8 @@ class Threat:
     compute: Compute = "float32"
 
     def __post_init__(self) -> None:
-        if self.gradient not in get_args(Source):
-            raise ValueError(
-                f"`gradient` must be one of {get_args(Source)}. "
-                f"Received: gradient={self.gradient!r}"
-            )
+        choices = {"gradient": Source, "labels": Labels, "loss": Loss}
+        check_choices(self, **choices, compute=Compute)
         if (self.index is not None) != (self.gradient == "member"):
             raise ValueError(
                 "`index` must be given for gradient='member', and for no other. "
@@ -60,20 +59,6 @@ class Threat:
         make = getattr(gradients, f"{self.gradient}_gradient")
         options = {"labels": self.labels, "loss": self.loss, "compute": self.compute}
         return make(ensemble, *index, **options)
-
-
-class Outcomes(NamedTuple):
-    """What `m` members and their ensemble say of `n` images, attacked or not.
-
-    Attributes:
-        members: `(m, n)` bool, whether each member is right.
-        ensemble: `(n,)` bool, whether the ensemble is right.
-        zero_gradient: `(n,)` bool, see `attacks.Adversarial`; False without attack.
-    """
-
-    members: np.ndarray
-    ensemble: np.ndarray
-    zero_gradient: np.ndarray
 
 
 def evaluate(
@@ -97,23 +82,66 @@ def evaluate(
 
     Returns:
         The outcomes of each attack, or of the one evaluation without attack.
+
+    Raises:
+        ValueError: if images or labels are none that can be judged, or if a member
+            returns NaN.
     """
-    parts = list(_batches(ensemble, x, y, threat, attacks, batch_size))
-    return [_joined(attack_parts) for attack_parts in zip(*parts, strict=True)]
+    parts = list(_judged(ensemble, x, y, threat, attacks, batch_size))
+    return [joined(attack_parts) for attack_parts in zip(*parts, strict=True)]
+
+
+def adversarial_images(
+    ensemble: Ensemble,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    threat: Threat,
+    attacks: Sequence[Attack],
+    batch_size: int = 250,
+) -> list[Adversarial]:
+    """Attack all images and return what `evaluate` would judge, as numpy arrays.
+
+    `evaluate(other, x_adv, y)` tells how they transfer to another ensemble.
+
+    Args:
+        ensemble: see `evaluate`.
+        x: see `evaluate`.
+        y: see `evaluate`.
+        threat: see `evaluate`.
+        attacks: see `evaluate`.
+        batch_size: see `evaluate`.
+
+    Returns:
+        The adversarial images of each attack.
+    """
+    parts = [
+        [[ops.convert_to_numpy(a)[:num_images] for a in one] for one in crafted]
+        for crafted, _, num_images in _crafted(
+            ensemble, x, y, threat, attacks, batch_size
+        )
+    ]
+    return [
+        Adversarial(*map(np.concatenate, zip(*attack_parts, strict=True)))
+        for attack_parts in zip(*parts, strict=True)
+    ]
 
 
 def worst_case(outcomes: Sequence[Outcomes]) -> np.ndarray:
     """Return which images the ensemble still answers right after each of some attacks.
 
     Its mean is the accuracy under an attacker who takes, image by image, whichever of
-    the attacks succeeds: no attack alone tells it.
+    the attacks succeeds: no attack alone tells it. Such an attacker can leave an image
+    alone, too: the outcomes without attack belong into the list.
 
     Args:
-        outcomes: of several attacks or gradients on the same images.
+        outcomes: of several attacks or gradients, and of none, on the same images.
 
     Returns:
         `(n,)` bool.
     """
+    if not outcomes:
+        raise ValueError("`outcomes` must hold those of one attack at least")
     return np.logical_and.reduce([outcome.ensemble for outcome in outcomes])
 
 
@@ -153,28 +181,28 @@ def stored_outcomes(
     if (arrays := store.load(KIND, spec)) is None:
         checkpoint = store.load_checkpoint(KIND, spec)
         done, arrays = checkpoint or (0, {})
-        parts = [_unpack(arrays)] if done else []
+        parts = [unpack(arrays)] if done else []
         on_images(done)
         saved = time.monotonic()
-        for batch in _batches(
-            ensemble(), x[done:], y[done:], threat, attacks, batch_size
-        ):
+        # Nothing is left to do if the last run was killed between its last two writes.
+        rest = x[done:], y[done:], threat, attacks, batch_size
+        for batch in _judged(ensemble(), *rest) if done < len(x) or not done else ():
             parts.append(batch)
             count = len(batch[0].ensemble)
             done += count
             on_images(count)
             if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                parts = [[_joined(p) for p in zip(*parts, strict=True)]]
-                store.save_checkpoint(KIND, spec, done, _pack(parts[0]))
+                parts = [[joined(p) for p in zip(*parts, strict=True)]]
+                store.save_checkpoint(KIND, spec, done, pack(parts[0]))
                 saved = time.monotonic()
-        arrays = _pack([_joined(p) for p in zip(*parts, strict=True)])
+        arrays = pack([joined(p) for p in zip(*parts, strict=True)])
         store.save(KIND, spec, arrays)
     else:
         on_images(len(x))
-    return _unpack(arrays)
+    return unpack(arrays)
 
 
-def _batches(
+def _judged(
     ensemble: Ensemble,
     x: np.ndarray,
     y: np.ndarray,
@@ -183,113 +211,90 @@ def _batches(
     batch_size: int,
 ) -> Iterator[list[Outcomes]]:
     """Yield the outcomes of batch after batch, an `Outcomes` per attack."""
+    batches = _crafted(ensemble, x, y, threat, attacks, batch_size)
+    for crafted, y_batch, num_images in batches:
+        judge = _compiled(ensemble, "judge", lambda: partial(_judge, ensemble))
+        found = []
+        for i, (x_adv, zero_gradient) in enumerate(crafted):
+            members, votes, unknown = map(ops.convert_to_numpy, judge(x_adv, y_batch))
+            if unknown.any():
+                raise ValueError(
+                    "`ensemble` must return numbers. Received: NaN from "
+                    f"members{np.flatnonzero(unknown).tolist()} under "
+                    f"{attacks[i].name if attacks else 'no attack'}"
+                )
+            bits = members, votes, ops.convert_to_numpy(zero_gradient)
+            found.append(Outcomes(*(a[..., :num_images] for a in bits)))
+        yield found
+
+
+def _crafted(
+    ensemble: Ensemble,
+    x: np.ndarray,
+    y: np.ndarray,
+    threat: Threat | None,
+    attacks: Sequence[Attack],
+    batch_size: int,
+) -> Iterator[tuple[list[Adversarial], Any, int]]:
+    """Yield, a batch: each attack's images, the labels, how many of them count."""
+    if not isinstance(ensemble, Ensemble):
+        raise ValueError(
+            "`ensemble` must be an `Ensemble`; of a single model, Ensemble([model]). "
+            f"Received: {ensemble!r}"
+        )
     if (threat is None) != (not attacks):
         raise ValueError(
             "`threat` and `attacks` must be given both or neither. Received: "
             f"threat={threat}, attacks={attacks}"
         )
-    x, y = _checked(x, y, ensemble.num_classes, attacked=threat is not None)
+    x, y = checked_images(x, y, attacked=threat is not None)
+    # Subclassed members tell it when they are called.
+    last = (ensemble.num_classes or ensemble(x[:1]).shape[-1]) - 1
+    if y.min() < 0 or y.max() > last:
+        raise ValueError(
+            f"`y` must be labels from 0 to {last}. Received: {y.min()} to {y.max()}"
+        )
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be >= 1. Received: {batch_size}")
     # Batches of one size, the last one filled up: a graph is compiled for one shape.
     num_batches = -(-len(x) // batch_size)
     batch_size = -(-len(x) // num_batches)
-    judge = _judge(ensemble)
     for start in range(0, len(x), batch_size):
-        rows = np.arange(start, start + batch_size)
-        num_kept = min(batch_size, len(x) - start)
-        rows = np.minimum(rows, len(x) - 1)
+        rows = np.minimum(np.arange(start, start + batch_size), len(x) - 1)
         x_batch = ops.convert_to_tensor(x[rows], "float32")
         y_batch = ops.convert_to_tensor(y[rows], "int32")
         if threat is None:
             crafted = [Adversarial(x_batch, np.zeros(batch_size, bool))]
         else:
             crafted = _crafter(ensemble, threat, tuple(attacks))(x_batch, y_batch)
-        yield [
-            Outcomes(
-                *(
-                    ops.convert_to_numpy(a)[..., :num_kept]
-                    for a in (*judge(x_adv, y_batch), zero_gradient)
-                )
-            )
-            for x_adv, zero_gradient in crafted
-        ]
+        yield crafted, y_batch, min(batch_size, len(x) - start)
 
 
-def _checked(
-    x: np.ndarray, y: np.ndarray, num_classes: int | None, *, attacked: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels, `(n,)`, of which it is sure that they can be judged."""
-    x, y = np.asarray(x), np.asarray(y)
-    # Of an array with a NaN, min and max are NaN and no comparison holds.
-    # Adversarial images, to be judged, may lie outside of the box.
-    largest = np.finfo(np.float32).max
-    low, high = (0, 1) if attacked else (-largest, largest)
-    if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= low and x.max() <= high):
-        span = f" from {x.min()} to {x.max()}" if x.size else ""
-        raise ValueError(
-            f"`x` must be images as floats{' in [0, 1]' * attacked}, without NaN, one "
-            "at least; what else a model expects is for a layer in front of it, as "
-            "Rescaling. "
-            f"Received: {x.dtype} of shape {x.shape}{span}"
-        )
-    if y.shape not in {(len(x),), (len(x), 1)} or y.dtype.kind not in "iu":
-        raise ValueError(
-            "`y` must be one integer label an image, no one-hot vector. "
-            f"Received: {y.dtype} of shape {y.shape} for {len(x)} images"
-        )
-    last = np.inf if num_classes is None else num_classes - 1
-    if y.min() < 0 or y.max() > last:
-        raise ValueError(
-            f"`y` must be labels from 0 to {last}. Received: {y.min()} to {y.max()}"
-        )
-    return x, y.reshape(-1)
-
-
-# Kept as long as the ensemble is likely to be attacked again: with new weights, say.
-@functools.lru_cache(maxsize=128)
 def _crafter(
     ensemble: Ensemble, threat: Threat, attacks: tuple[Attack, ...]
 ) -> Callable[[Any, Any], list[Adversarial]]:
-    gradient = threat.of(ensemble)
-    return gradients.compiled(lambda x, y: craft(gradient, x, y, attacks), ensemble)
+    def make() -> Callable:
+        gradient = threat.of(ensemble)
+        return lambda x, y: craft(gradient, x, y, attacks)
+
+    return _compiled(ensemble, (threat, attacks), make)
 
 
-@functools.lru_cache(maxsize=8)
-def _judge(ensemble: Ensemble) -> Callable:
-    def judge(x: Any, y: Any) -> tuple[Any, Any]:
-        logits = ensemble.member_logits(x)
-        votes = ops.argmax(ops.mean(ops.softmax(logits), axis=0), axis=-1)
-        members = ops.argmax(logits, axis=-1)
-        return ops.equal(ops.cast(members, y.dtype), y), ops.equal(
-            ops.cast(votes, y.dtype), y
-        )
-
-    return gradients.compiled(judge, ensemble)
+def _compiled(ensemble: Ensemble, key: Any, make: Callable[[], Callable]) -> Callable:
+    """Compile a function once; it is kept, for new weights too, as its ensemble is."""
+    if key not in ensemble.programs:
+        ensemble.programs[key] = gradients.compiled(make(), ensemble)
+    return ensemble.programs[key]
 
 
-def _joined(parts: Sequence[Outcomes]) -> Outcomes:
-    return Outcomes(*(np.concatenate(a, axis=-1) for a in zip(*parts, strict=True)))
-
-
-def _pack(outcomes: Sequence[Outcomes]) -> dict[str, np.ndarray]:
-    """Turn outcomes into arrays of one bit an image."""
-    arrays = {"num_images": np.array(outcomes[0].ensemble.shape[-1])}
-    for i, outcome in enumerate(outcomes):
-        for name, bits in outcome._asdict().items():
-            arrays[f"{i}_{name}"] = np.packbits(bits, axis=-1)
-    return arrays
-
-
-def _unpack(arrays: dict[str, np.ndarray]) -> list[Outcomes]:
-    count = int(arrays["num_images"])
-    num_outcomes = (len(arrays) - 1) // len(Outcomes._fields)
-    return [
-        Outcomes(
-            *(
-                np.unpackbits(arrays[f"{i}_{name}"], axis=-1, count=count).astype(bool)
-                for name in Outcomes._fields
-            )
-        )
-        for i in range(num_outcomes)
-    ]
+def _judge(ensemble: Ensemble, x: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Return which members are right, whether the vote is, which members say NaN."""
+    logits = ensemble.member_logits(x)
+    probs = ops.softmax(logits)
+    members = ops.argmax(logits, axis=-1)
+    votes = ops.argmax(ops.mean(probs, axis=0), axis=-1)
+    return (
+        ops.equal(ops.cast(members, y.dtype), y),
+        ops.equal(ops.cast(votes, y.dtype), y),
+        ops.any(ops.isnan(probs), axis=(1, 2)),
+    )

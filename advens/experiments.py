@@ -12,8 +12,9 @@ from advens import paper, recipes, training
 from advens.attacks import Attack
 from advens.datasets import Dataset
 from advens.ensemble import Ensemble
-from advens.evaluation import Outcomes, Threat, stored_outcomes
+from advens.evaluation import Threat, stored_outcomes
 from advens.gradients import Loss
+from advens.outcomes import Outcomes
 from advens.pipelines import member_seeds
 from advens.progress import Bars
 from advens.recipes import Member, Settings, teachers

@@ -14,11 +14,12 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
+from advens.checks import check_choices
 from advens.convolutions import quick_input_gradients
 from advens.ensemble import Compute, Ensemble
 
@@ -57,15 +58,14 @@ class Gradient:
     loss: Loss = "exact"
 
     def __post_init__(self) -> None:
-        for name, choices in (("labels", Labels), ("loss", Loss)):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"`{name}` must be one of {get_args(choices)}. "
-                    f"Received: {name}={getattr(self, name)!r}"
-                )
+        check_choices(self, labels=Labels, loss=Loss)
 
     def __call__(self, x: Any, y: Any) -> Any:
-        """Return the gradient at `x`, see above."""
+        """Return the gradient at `x`, see above.
+
+        With `labels="predicted"` the labels are those given here, too: give it what
+        `start_labels` returned where the attack began, as `attacks.craft` does.
+        """
         x = ops.convert_to_tensor(x, "float32")
         return input_gradient(lambda x: self._losses(x, y), x)
 

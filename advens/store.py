@@ -75,7 +75,8 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+        # Absolute, for worker processes with a working directory of their own.
+        self.root = Path(root).absolute()
         probe = self.root / f"probe.{uuid.uuid4().hex}{TEMPORARY}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ from keras import ops
 from advens import defenses, models, pipelines
 from advens.convolutions import MatmulConv2D
 from advens.defenses import Adversarial, Distillation
-from advens.ensemble import logits_model
 from advens.gradients import compiled, use_xla
+from advens.logits import logits_model
 from advens.recipes import Member
 
 _PROBE_IMAGES: Final = 500

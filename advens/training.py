@@ -37,7 +37,8 @@ def fit_members(
     """Train the members that the store lacks.
 
     Killed and called again, it repeats at most the current epoch of each member in
-    flight, and ends with the same weights.
+    flight, and ends with the same weights: on a CPU, on the JAX backend, and in worker
+    processes; in this one, TensorFlow on a GPU needs `be_deterministic` first.
 
     Args:
         members: any number, in any mixture.

@@ -20,8 +20,9 @@ from keras import ops
 
 from advens import evaluation, gradients
 from advens.attacks import Attack, craft
-from advens.ensemble import Compute, Ensemble, logits_model
+from advens.ensemble import Compute, Ensemble
 from advens.evaluation import Threat
+from advens.logits import logits_model
 from advens.models import Architecture
 
 Crafting = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -41,7 +41,10 @@ def record(run: "Run", *, earlier: Path | None = None) -> dict[str, Any]:
 
 
 def check_replaces(name: str, run: "Run", rows: str) -> None:
-    """Raise a `ValueError` if a run would put less in the place of the paper's table.
+    """Raise a `ValueError` if a run would put less in the place of a table.
+
+    That is a reduced run in the place of one at the paper's scale, or one that lacks
+    rows. A table of a data set that is not the paper's may be replaced by any.
 
     Args:
         name: of the table.
@@ -51,13 +54,14 @@ def check_replaces(name: str, run: "Run", rows: str) -> None:
     from advens import manifest
 
     before = manifest.read(path(name, run))
-    if run.dataset.name not in paper.TABLE2 or before.get("differs_from_the_paper", 1):
+    if run.dataset.name not in paper.TABLE2 or not before:
         return
-    less = run.deviations()
-    less += sorted({*before["flags"][rows]} - {*values(rows)[rows]})
-    if less:
+    less = [] if before.get("differs_from_the_paper") else run.deviations()
+    missing = sorted({*before["flags"][rows]} - {*values(rows)[rows]})
+    if less or missing:
+        less += [f"no {row}" for row in missing]
         raise ValueError(
-            f"`out_dir` must be another directory: {path(name, run)} is of a whole run "
-            "at the paper's scale, in the place of which this one would put less "
-            f"({', '.join(less)}). Received: out_dir={FLAGS.out_dir!r}"
+            "`out_dir` must be another directory: this run would put less "
+            f"({', '.join(less)}) in the place of {path(name, run)}. Received: "
+            f"out_dir={FLAGS.out_dir!r}"
         )

@@ -5,13 +5,15 @@ from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens.attacks import Attack, bim, craft, fgsm
-from advens.ensemble import Ensemble, logits_model
+from advens.ensemble import Ensemble
 from advens.gradients import (
+    Gradient,
     compiled,
     ensemble_gradient,
     mean_member_gradient,
     member_gradient,
 )
+from advens.logits import logits_model
 
 X = np.random.default_rng(3).uniform(size=(6, 2, 2, 1)).astype("float32")
 X[0], X[1] = 0, 1
@@ -272,6 +274,28 @@ def test_equals_art(convs, images, attack):
     assert_allclose(got, peer.generate(x, np.eye(4)[y]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_labels", [1, 6])
+def test_one_hot_vectors_are_no_labels_of_classifiers(num_labels):
+    """Of as many images as classes and members, their shape does not tell them."""
+    gradient = Gradient(lambda x: ops.zeros((6, 6, 6)))
+    for one_hot in (np.eye(6)[Y], np.eye(6, dtype=int)[Y]):
+        with pytest.raises(ValueError, match=r"no one-hot .* of shape \(., 6\)"):
+            fgsm(gradient, X[:num_labels], one_hot[:num_labels], eps=0.1)
+
+
+def test_labels_as_keras_loads_them(linear):
+    gradient = ensemble_gradient(linear[0])
+    column = fgsm(gradient, X, Y[:, None], eps=0.1)
+    assert_array_equal(column.x_adv, fgsm(gradient, X, Y, eps=0.1).x_adv)
+
+
+def test_the_box_is_that_of_the_images(linear):
+    gradient = ensemble_gradient(linear[0])
+    with pytest.raises(ValueError, match=r"box=True clips. Received: 0.0 to 255.0"):
+        fgsm(gradient, 255 * X, Y, eps=8, box=True)
+    fgsm(gradient, 255 * X, Y, eps=8)
+
+
 @pytest.mark.parametrize("name", ["eps", "step_size", "num_steps"])
 @pytest.mark.parametrize("value", [-1, -0.1, np.nan])
 def test_settings_out_of_range(name, value):
@@ -285,7 +309,8 @@ def test_settings_out_of_range(name, value):
 
 
 def test_no_steps_and_negative_fgsm():
-    with pytest.raises(ValueError, match="`num_steps` must be an integer >= 1. .*=0$"):
-        Attack("BIM", 0.2, 0.1, 0)
+    for value in (0, 8.0):
+        with pytest.raises(ValueError, match=f"must be an integer >= 1. .*={value}$"):
+            Attack("BIM", 0.2, 0.1, value)
     with pytest.raises(ValueError, match="`eps` must be >= 0. .*=-0.3$"):
         fgsm(lambda x, y: x, X, Y, eps=-0.3)

@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from advens import models
-from advens.ensemble import logits_model
+from advens.logits import logits_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 DTYPES = ("float32", "bfloat16")

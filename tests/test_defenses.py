@@ -261,10 +261,12 @@ def test_smoothed_labels_by_hand(ending, temperature, formula):
 def test_a_step_of_distillation_by_hand(ending, formula, divisor):
     teacher, student = classifier(ending), classifier(ending, -KERNEL)
     before = teacher.get_weights()
-    options = {"temperature": 4.0, "formula": formula, "outputs": ENDINGS[ending][1]}
+    options = {"temperature": 4.0, "formula": formula}
+    outputs = ENDINGS[ending][1]
+    of_each = {"teacher_outputs": outputs, "student_outputs": outputs}
     sgd = {"optimizer": keras.optimizers.SGD(0.5), "jit_compile": False}
     fit = {"epochs": 1, "batch_size": 12, "verbose": 0}
-    history = distill(teacher, student, X, **options, **sgd, **fit)
+    history = distill(teacher, student, X, **options, **of_each, **sgd, **fit)
     for got, want in zip(teacher.get_weights(), before, strict=True):
         assert_array_equal(got, want)
     scores = FLAT @ KERNEL + BIAS
@@ -282,9 +284,51 @@ def test_a_step_of_distillation_by_hand(ending, formula, divisor):
     want = logits if ending.endswith("logits") else softmax(logits)
     assert_allclose(student.predict(X, verbose=0), want, rtol=0, atol=1e-5)
     # Logarithms of probabilities are logits but for a constant in each row.
-    got = student_model(student, **options).predict(X, verbose=0)
+    got = student_model(student, outputs=outputs, **options).predict(X, verbose=0)
     got, want = (a - a.mean(axis=1, keepdims=True) for a in (got, logits / divisor))
     assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["logits", "softmax"])
+def test_a_student_stays_as_it_was_compiled(ending):
+    student = classifier(ending, -KERNEL)
+    student.compile("sgd", loss_of(ending), metrics=["accuracy"])
+    before = student.evaluate(X, Y, verbose=0)
+    distill(classifier(), student, X, jit_compile=False, verbose=0)
+    after = student.evaluate(X, Y, verbose=0)
+    assert len(before) == len(after) == 2
+    assert before != after
+
+
+def test_teacher_and_student_may_tell_differently():
+    teacher, student = classifier("softmax"), classifier("untold logits", -KERNEL)
+    before = student.get_weights()
+    options = {"student_outputs": "logits", "jit_compile": False, "verbose": 0}
+    distill(teacher, student, X, **options)
+    assert (student.get_weights()[0] != before[0]).any()
+    with pytest.raises(ValueError, match="ends in probs, not in logits"):
+        distill(teacher, student, X, teacher_outputs="logits", **options)
+
+
+def test_a_student_without_its_softmax_can_be_saved(tmp_path):
+    student, path = classifier("dense softmax"), tmp_path / "student.keras"
+    checkpoint = keras.callbacks.ModelCheckpoint(path)
+    options = {"jit_compile": False, "verbose": 0, "callbacks": [checkpoint]}
+    distill(classifier(), student, X, **options)
+    again = keras.saving.load_model(path)
+    want = np.log(student.predict(X, verbose=0))
+    got = again.predict(X, verbose=0)
+    got, want = (a - a.mean(axis=1, keepdims=True) for a in (got, want))
+    assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+def test_images_that_cannot_be_trained_on():
+    robust = AdversarialTraining(classifier(), eps=0.1)
+    robust.compile("sgd", loss_of("logits"))
+    with pytest.raises(ValueError, match="floats in .0, 1.*Received: dtype uint8"):
+        robust.fit((255 * X).astype("uint8"), Y, verbose=0)
+    with pytest.raises(ValueError, match="`x` must hold one image at least"):
+        smoothed_labels(classifier(), X[:0])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens.ensemble import Ensemble, logits_model
+from advens.ensemble import Ensemble
+from advens.logits import logits_model
 
 X = np.random.default_rng(1).uniform(size=(5, 2, 2, 1)).astype("float32")
 Y = np.array([0, 1, 2, 1, 0])

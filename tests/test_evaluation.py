@@ -1,12 +1,21 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import attacks, evaluation
 from advens.attacks import Attack
 from advens.ensemble import Ensemble
-from advens.evaluation import Outcomes, Threat, evaluate, stored_outcomes
+from advens.evaluation import (
+    Threat,
+    adversarial_images,
+    evaluate,
+    stored_outcomes,
+)
+from advens.outcomes import Outcomes
 from advens.store import Store
 
 ATTACKS = (Attack("FGSM", 0.2, 0.2, 1), Attack("BIM", 0.2, 0.05, 4))
@@ -106,6 +115,21 @@ def test_any_batch_size_gives_the_same(ensemble, images, batch_size):
     )
 
 
+@pytest.mark.parametrize("batch_size", [4, 500])
+def test_adversarial_images_are_those_that_are_judged(ensemble, images, batch_size):
+    x, y = images
+    options = {"threat": THREATS[2], "attacks": ATTACKS, "batch_size": batch_size}
+    found = adversarial_images(ensemble, x, y, **options)
+    want = attacks.craft(THREATS[2].of(ensemble), x, y, ATTACKS)
+    outcomes = evaluate(ensemble, x, y, **options)
+    for one, other, outcome in zip(found, want, outcomes, strict=True):
+        assert isinstance(one.x_adv, np.ndarray)
+        assert_allclose(one.x_adv, other.x_adv, rtol=0, atol=1e-6)
+        assert_array_equal(one.zero_gradient, other.zero_gradient)
+        [judged_alone] = evaluate(ensemble, one.x_adv, y)
+        assert_array_equal(judged_alone.ensemble, outcome.ensemble)
+
+
 def test_zero_gradients_are_counted(images):
     dead = keras.Sequential(
         [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
@@ -171,6 +195,68 @@ def test_interrupted_attack_goes_on(tmp_path, ensemble, images, monkeypatch):
     assert_same(found, evaluate(ensemble, *images, **options))
 
 
+def test_attack_that_was_killed_before_its_last_write_ends(
+    tmp_path, ensemble, images, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "_CHECKPOINT_SECONDS", -1)
+    options = {"threat": THREATS[1], "attacks": ATTACKS, "batch_size": 2}
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", None)
+        with pytest.raises(TypeError):
+            stored_outcomes(store, {}, lambda: ensemble, *images, **options)
+    found = stored_outcomes(store, {}, lambda: ensemble, *images, **options)
+    assert_same(found, evaluate(ensemble, *images, **options))
+
+
+def test_what_is_compiled_goes_with_its_ensemble(ensemble, images):
+    twin = Ensemble(ensemble.members)
+    evaluate(twin, *images, threat=THREATS[0], attacks=ATTACKS)
+    gone = weakref.ref(twin)
+    del twin
+    gc.collect()
+    assert gone() is None
+
+
+def test_nan_is_no_answer(ensemble, images):
+    ill = keras.models.clone_model(ensemble[0])
+    ill.set_weights([w * np.nan for w in ensemble[0].get_weights()])
+    healthy, both = Ensemble([ensemble[0]]), Ensemble([ensemble[0], ill])
+    with pytest.raises(ValueError, match=r"NaN from members\[1\] under no attack"):
+        evaluate(both, *images)
+    with pytest.raises(ValueError, match=r"NaN from members\[0, 1\] under FGSM"):
+        evaluate(both, *images, threat=Threat("mean_member"), attacks=ATTACKS)
+    evaluate(healthy, *images)
+
+
+class Subclassed(keras.Model):
+    def __init__(self, units):
+        super().__init__()
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(units)
+
+    def call(self, inputs):
+        return self.dense(self.flatten(inputs))
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        (1, r"two classes or more .* members\[0\], which returns \(.*1\)"),
+        (2, "`y` must be labels from 0 to 1. Received: 0 to 2"),
+    ],
+)
+def test_subclassed_members_tell_their_classes_when_called(images, units, message):
+    model = Subclassed(units)
+    model(images[0])
+    with pytest.raises(ValueError, match=message):
+        evaluate(Ensemble([model], outputs="logits"), images[0], np.arange(11) % 3)
+
+
+def test_a_model_is_no_ensemble(ensemble, images):
+    with pytest.raises(ValueError, match=r"of a single model, Ensemble\(\[model\]\)"):
+        evaluate(ensemble[0], *images)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -211,6 +297,8 @@ def test_worst_case_is_right_after_every_attack():
     rights = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], bool)
     found = [Outcomes(~right[None], right, ~right) for right in rights]
     assert_array_equal(evaluation.worst_case(found), [True, False, False, False])
+    with pytest.raises(ValueError, match="those of one attack at least"):
+        evaluation.worst_case([])
 
 
 def test_labels_as_keras_loads_them(ensemble, images):
@@ -225,6 +313,9 @@ def test_labels_as_keras_loads_them(ensemble, images):
         (("both",), "`gradient` must be one of"),
         (("member",), "`index` must be given"),
         (("ensemble", 0), "`index` must be given"),
+        (("ensemble", None, "wrong"), "`labels` must be one of .*'wrong'"),
+        (("ensemble", None, "true", "hinge"), "`loss` must be one of .*'hinge'"),
+        (("ensemble", None, "true", "exact", "int8"), "`compute` must be .*'int8'"),
     ],
 )
 def test_bad_threats(arguments, message):

@@ -48,7 +48,7 @@ def nothing_to_do(monkeypatch):
         raise AssertionError("the store should have held this")
 
     monkeypatch.setattr(training, "_fit", fail)
-    monkeypatch.setattr(evaluation, "_batches", fail)
+    monkeypatch.setattr(evaluation, "_judged", fail)
 
 
 def test_table2_has_a_cell_for_each_column(table2):

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens.ensemble import Ensemble, logits_model
+from advens.ensemble import Ensemble
 from advens.gradients import (
     Gradient,
     compiled,
@@ -13,6 +13,7 @@ from advens.gradients import (
     mean_member_gradient,
     member_gradient,
 )
+from advens.logits import logits_model
 
 X = np.random.default_rng(2).uniform(size=(5, 2, 2, 1)).astype("float32")
 Y = np.array([0, 1, 2, 1, 0])
