@@ -4,6 +4,8 @@ from typing import Any, get_args
 
 import numpy as np
 
+from advens.ensemble import Ensemble
+
 
 def check_choices(settings: object, **choices: Any) -> None:
     """Raise a `ValueError` if an attribute is none of its choices.
@@ -18,6 +20,15 @@ def check_choices(settings: object, **choices: Any) -> None:
                 f"`{name}` must be one of {get_args(choice)}. "
                 f"Received: {name}={found!r}"
             )
+
+
+def check_ensemble(ensemble: object) -> None:
+    """Raise a `ValueError` unless it is an `Ensemble`."""
+    if not isinstance(ensemble, Ensemble):
+        raise ValueError(
+            "`ensemble` must be an `Ensemble`; of a single model, Ensemble([model]). "
+            f"Received: {ensemble!r}"
+        )
 
 
 def checked_images(

@@ -12,7 +12,7 @@ from keras import ops
 
 from advens import gradients
 from advens.attacks import Adversarial, Attack, craft
-from advens.checks import check_choices, checked_images
+from advens.checks import check_choices, check_ensemble, checked_images
 from advens.ensemble import Compute, Ensemble
 from advens.gradients import Labels, Loss
 from advens.outcomes import Outcomes, joined, pack, unpack
@@ -237,11 +237,7 @@ def _crafted(
     batch_size: int,
 ) -> Iterator[tuple[list[Adversarial], Any, int]]:
     """Yield, a batch: each attack's images, the labels, how many of them count."""
-    if not isinstance(ensemble, Ensemble):
-        raise ValueError(
-            "`ensemble` must be an `Ensemble`; of a single model, Ensemble([model]). "
-            f"Received: {ensemble!r}"
-        )
+    check_ensemble(ensemble)
     if (threat is None) != (not attacks):
         raise ValueError(
             "`threat` and `attacks` must be given both or neither. Received: "

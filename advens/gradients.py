@@ -19,7 +19,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from advens.checks import check_choices
+from advens.checks import check_choices, check_ensemble
 from advens.convolutions import quick_input_gradients
 from advens.ensemble import Compute, Ensemble
 
@@ -115,6 +115,7 @@ def member_gradient(
         loss: see `Gradient`.
         compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
+    check_ensemble(ensemble)
     if not 0 <= index < len(ensemble):
         raise ValueError(
             f"`index` must be from 0 to {len(ensemble) - 1}. Received: index={index}"
@@ -141,6 +142,7 @@ def mean_member_gradient(
         loss: see `Gradient`.
         compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
+    check_ensemble(ensemble)
     return Gradient(
         lambda x: _member_logits(ensemble, x, compute=compute), labels, loss
     )
@@ -164,6 +166,7 @@ def ensemble_gradient(
         loss: see `Gradient`.
         compute: see `Ensemble.member_logits`; the loss is float32 always.
     """
+    check_ensemble(ensemble)
     return Gradient(
         lambda x: mean_log_probs(_member_logits(ensemble, x, compute=compute))[None],
         labels,

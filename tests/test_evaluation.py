@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import attacks, evaluation
+from advens import attacks, evaluation, gradients
 from advens.attacks import Attack
 from advens.ensemble import Ensemble
 from advens.evaluation import (
@@ -253,8 +253,15 @@ def test_subclassed_members_tell_their_classes_when_called(images, units, messag
 
 
 def test_a_model_is_no_ensemble(ensemble, images):
-    with pytest.raises(ValueError, match=r"of a single model, Ensemble\(\[model\]\)"):
-        evaluate(ensemble[0], *images)
+    model = ensemble[0]
+    for function in (
+        lambda: evaluate(model, *images),
+        lambda: gradients.member_gradient(model, 0),
+        lambda: gradients.mean_member_gradient(model),
+        lambda: gradients.ensemble_gradient(model),
+    ):
+        with pytest.raises(ValueError, match=r"single model, Ensemble\(\[model\]\)"):
+            function()
 
 
 @pytest.mark.parametrize(
