@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -22,6 +22,8 @@ KIND: Final = "outcomes"
 _CHECKPOINT_SECONDS: Final = 10
 
 Source = Literal["member", "mean_member", "ensemble"]
+# Each attack's images, the labels, how many of them count.
+_Batch = tuple[list[Adversarial], Any, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,8 @@ def evaluate(
         ValueError: if images or labels are none that can be judged, or if a member
             returns NaN.
     """
-    parts = list(_judged(ensemble, x, y, threat, attacks, batch_size))
+    batches = _crafted(ensemble, x, y, threat, attacks, batch_size)
+    parts = list(_judged(ensemble, attacks, batches))
     return [joined(attack_parts) for attack_parts in zip(*parts, strict=True)]
 
 
@@ -115,11 +118,10 @@ def adversarial_images(
     Returns:
         The adversarial images of each attack.
     """
+    batches = _crafted(ensemble, x, y, threat, attacks, batch_size)
     parts = [
         [[ops.convert_to_numpy(a)[:num_images] for a in one] for one in crafted]
-        for crafted, _, num_images in _crafted(
-            ensemble, x, y, threat, attacks, batch_size
-        )
+        for crafted, _, num_images in batches
     ]
     return [
         Adversarial(*map(np.concatenate, zip(*attack_parts, strict=True)))
@@ -184,9 +186,13 @@ def stored_outcomes(
         parts = [unpack(arrays)] if done else []
         on_images(done)
         saved = time.monotonic()
+        judged: Iterable[list[Outcomes]] = ()
         # Nothing is left to do if the last run was killed between its last two writes.
-        rest = x[done:], y[done:], threat, attacks, batch_size
-        for batch in _judged(ensemble(), *rest) if done < len(x) or not done else ():
+        if done < len(x) or not done:
+            loaded = ensemble()
+            rest = _crafted(loaded, x[done:], y[done:], threat, attacks, batch_size)
+            judged = _judged(loaded, attacks, rest)
+        for batch in judged:
             parts.append(batch)
             count = len(batch[0].ensemble)
             done += count
@@ -203,15 +209,9 @@ def stored_outcomes(
 
 
 def _judged(
-    ensemble: Ensemble,
-    x: np.ndarray,
-    y: np.ndarray,
-    threat: Threat | None,
-    attacks: Sequence[Attack],
-    batch_size: int,
+    ensemble: Ensemble, attacks: Sequence[Attack], batches: Iterator[_Batch]
 ) -> Iterator[list[Outcomes]]:
     """Yield the outcomes of batch after batch, an `Outcomes` per attack."""
-    batches = _crafted(ensemble, x, y, threat, attacks, batch_size)
     for crafted, y_batch, num_images in batches:
         judge = _compiled(ensemble, "judge", lambda: partial(_judge, ensemble))
         found = []
@@ -235,8 +235,8 @@ def _crafted(
     threat: Threat | None,
     attacks: Sequence[Attack],
     batch_size: int,
-) -> Iterator[tuple[list[Adversarial], Any, int]]:
-    """Yield, a batch: each attack's images, the labels, how many of them count."""
+) -> Iterator[_Batch]:
+    """Attack batch after batch."""
     check_ensemble(ensemble)
     if (threat is None) != (not attacks):
         raise ValueError(
