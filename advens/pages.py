@@ -216,7 +216,11 @@ def _times(results: report.Results) -> list[str]:
         "the store. Restarts and lost classes, of all members together: "
         "docs/protocol.md, point 26; where – stands, they were not counted."
     )
-    return [note, "", *markdown(header, rows)]
+    lines = [note, "", *markdown(header, rows)]
+    for (table, dataset), stored in results.tables.items():
+        if remark := stored.record.get("remark"):
+            lines += ["", f"{report.NAMES[dataset]}, {_title(table)}: {remark}"]
+    return lines
 
 
 def _verdicts(claims: pd.DataFrame) -> list[str]:

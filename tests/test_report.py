@@ -133,7 +133,7 @@ def test_differences_are_over_the_cells_that_one_reading_determines(checkout):
 def test_summary_has_the_paper_beside(checkout):
     results = checkout / "results"
     other = {"differs_from_the_paper": ["a=1"], "lost_classes": {"bagging": [0]}}
-    write(results, "table4_mnist", table4_cells(), **other)
+    write(results, "table4_mnist", table4_cells(), **other, remark="At night.")
     text = pages.summary(report.load(results))
     assert lines(text, "| FGSM | Rand.") == [
         "| FGSM | Rand. Ini. | .9962 (.9912) | .9992 (.9942) | .3841 (.3791) | .6150 "
@@ -169,6 +169,7 @@ def test_summary_has_the_paper_beside(checkout):
     assert lines(text, "| MNIST | Table 2") == [
         "| MNIST | Table 2 | Bagging | 1:02:05 | 0:01:02 | 3 | 4 | P, 2 cores, cpu:0 |"
     ]
+    assert lines(text, "MNIST, Table") == ["MNIST, Table 4: At night."]
     assert "\n\n\n" not in text
     assert "Digits" not in text
 
