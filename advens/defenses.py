@@ -260,10 +260,19 @@ def student_model(
             `logits.logits_model`.
     """
     settings = Distillation(temperature, formula)
-    model = keras.Sequential([logits_model(student, outputs)])
+    logits = logits_model(student, outputs)
+    model = keras.Sequential([logits])
     if settings.formula == "papernot":
-        model.add(keras.layers.Rescaling(1 / settings.temperature))
+        # Not `Rescaling`, which takes TensorFlow for granted.
+        model.add(keras.layers.Lambda(_divided, arguments={"by": temperature}))
+    if shape := getattr(logits, "input_shape", None):  # a subclassed model has none
+        model.build(shape)
     return model
+
+
+@keras.saving.register_keras_serializable("advens")
+def _divided(logits: Any, by: float) -> Any:
+    return logits / by
 
 
 def distill(

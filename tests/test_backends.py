@@ -49,15 +49,25 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_jax_needs_no_tensorflow(tmp_path):
+@pytest.mark.parametrize(
+    ("rows", "formula"),
+    [("bagging+def_dist,adv_train", "printed"), ("bagging+def_dist", "papernot")],
+)
+def test_jax_needs_no_tensorflow(tmp_path, rows, formula):
     run(
         *("-c", WITHOUT_TENSORFLOW, ROOT / "reproduce/table4.py"),
-        *("--rows=bagging+def_dist,adv_train", "--num_members=2", "--stack=2"),
-        *("--epochs=1", "--train_images=130", "--test_images=10"),
+        *(f"--rows={rows}", "--num_members=2", "--stack=2"),
+        *(
+            f"--distillation={formula}",
+            "--epochs=1",
+            "--train_images=130",
+            "--test_images=10",
+        ),
         *(f"--out_dir={tmp_path}", f"--work_dir={tmp_path / 'work'}"),
         KERAS_BACKEND="jax",
     )
-    assert len(pd.read_csv(tmp_path / "table4_digits.csv")) == 2
+    table = pd.read_csv(tmp_path / "table4_digits.csv")
+    assert len(table) == len(rows.split(","))
     manifest = json.loads((tmp_path / "table4_digits.json").read_text())
     assert manifest["hardware"]["backend"] == "jax"
     assert manifest["flags"]["stack"] == 2
