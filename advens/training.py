@@ -237,7 +237,8 @@ def _start_again(one: InTraining, trainer: Trainer) -> None:
     if one.attempt == _MAX_ATTEMPTS:
         raise RuntimeError(
             f"No network of this recipe stays alive in {one.attempt} attempts: all "
-            f"logits become zero. Try logits='linear'. Recipe: {one.member.recipe}"
+            "logits become zero. Try logits='linear', or the other formula if it is a "
+            f"student. Recipe: {one.member.recipe}"
         )
     one.state = trainer.start(_weights_seed(one.member, one.attempt))
 
