@@ -1,9 +1,9 @@
 """advens: train, attack and judge ensembles of Keras classifiers.
 
 The modules follow the flow of the data: `datasets`, `pipelines`, `recipes`, `models`,
-`training`, `defenses`, `ensemble`, `gradients`, `attacks`, `evaluation`,
-`experiments`, `tables`. They are imported on first use, so that `import advens` and a
-script's `--help` need no backend.
+`training`, `adversarial_training`, `distillation`, `logits`, `ensemble`, `gradients`,
+`attacks`, `evaluation`, `outcomes`, `experiments`, `tables`. They are imported on first
+use, so that `import advens` and a script's `--help` need no backend.
 """
 
 import importlib
@@ -12,12 +12,14 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 __all__ = [
+    "adversarial_training",
     "anomaly",
     "attacks",
+    "checks",
     "claims",
     "convolutions",
     "datasets",
-    "defenses",
+    "distillation",
     "ensemble",
     "evaluation",
     "examples",
@@ -26,9 +28,11 @@ __all__ = [
     "files",
     "gradients",
     "ledger",
+    "logits",
     "manifest",
     "models",
     "noise_sweep",
+    "outcomes",
     "pages",
     "paper",
     "pipelines",

@@ -4,10 +4,8 @@ All of it is computed from `report.Results`; what is missing is named, with the 
 that makes it.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -62,12 +60,6 @@ def fill(page: str, parts: Mapping[str, str]) -> str:
         body = f"\n{part}\n\n" if part else ""
         page = f"{before}{begin}\n{body}{end}{after}"
     return page
-
-
-def pictures(files: Iterable[Path], page: Path) -> str:
-    """Return the Markdown that shows, on a page, those of the files that exist."""
-    links = {f.stem: os.path.relpath(f, page.parent) for f in files if f.exists()}
-    return "\n\n".join(f"![{name}]({link})" for name, link in links.items())
 
 
 def summary(results: report.Results) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, get_args
 import keras
 
 from advens import models, paper
-from advens.defenses import Adversarial, Distillation, Formula
+from advens.adversarial_training import Adversarial
+from advens.distillation import Distillation, Formula
 from advens.store import Spec, digest
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -110,9 +111,9 @@ class Settings:
         noise_std: that of `gauss_noise`.
         logits: what stands under the softmax; see `models.Architecture`.
         adv_eps: `eps` of adversarial training.
-        rho: see `defenses.Adversarial`.
-        temperature: see `defenses.Distillation`.
-        distillation: its formula; see `defenses.Distillation`.
+        rho: see `adversarial_training.Adversarial`.
+        temperature: see `distillation.Distillation`.
+        distillation: its formula; see `distillation.Distillation`.
 
     Raises:
         ValueError: if a value is out of range.

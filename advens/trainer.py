@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from advens import defenses, models, pipelines
+from advens import models, pipelines
+from advens.adversarial_training import Adversarial, AdversarialTraining
 from advens.convolutions import MatmulConv2D
-from advens.defenses import Adversarial, Distillation
+from advens.distillation import Distillation, student_model
 from advens.gradients import compiled, use_xla
 from advens.logits import logits_model
 from advens.recipes import Member
@@ -152,13 +153,13 @@ class Trainer:
         loss: keras.losses.Loss
         if distillation:
             options = dataclasses.asdict(distillation)
-            self.model = defenses.student_model(self.network, **options)
+            self.model = student_model(self.network, **options)
             loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         else:
             self.model = logits_model(self.network)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         if adversarial:
-            self.model = defenses.AdversarialTraining(
+            self.model = AdversarialTraining(
                 self.model, **dataclasses.asdict(adversarial), outputs="logits"
             )
         scaled = make_optimizer(optimizer, learning_rate)

@@ -15,7 +15,7 @@ import joblib
 import keras
 import numpy as np
 
-from advens import defenses, models, pipelines
+from advens import distillation, models, pipelines
 from advens.datasets import Dataset
 from advens.ensemble import Ensemble
 from advens.recipes import Member, Recipe, teachers
@@ -37,8 +37,8 @@ def fit_members(
     """Train the members that the store lacks.
 
     Killed and called again, it repeats at most the current epoch of each member in
-    flight, and ends with the same weights: on a CPU, on the JAX backend, and in worker
-    processes; in this one, TensorFlow on a GPU needs `be_deterministic` first.
+    flight, and on a CPU ends with the same weights. On a GPU, TensorFlow needs
+    `be_deterministic` for that, which worker processes call and this one does not.
 
     Args:
         members: any number, in any mixture.
@@ -263,7 +263,7 @@ def _stored_labels(member: Member, x: np.ndarray, store: Store) -> np.ndarray:
     }
     if (arrays := store.load("labels", spec)) is None:
         teacher = load_ensemble([member.teacher], store)[0]  # type: ignore[list-item]
-        labels = defenses.smoothed_labels(teacher, x, **spec["distillation"])
+        labels = distillation.smoothed_labels(teacher, x, **spec["distillation"])
         arrays = {"labels": labels}
         store.save("labels", spec, arrays)
     return arrays["labels"]

@@ -23,7 +23,7 @@ def main() -> None:
     import keras
 
     from advens import models
-    from advens.defenses import Adversarial
+    from advens.adversarial_training import Adversarial
     from advens.trainer import Trainer
 
     architecture = getattr(models, _NETWORK.value.upper())

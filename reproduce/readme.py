@@ -5,6 +5,8 @@ It replaces what stands between the markers of these pages, and writes
 and fails if one of them does not fit results/ any more.
 """
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -40,12 +42,12 @@ def readme() -> None:
     drawn += sorted(Path("figures").glob("anomaly_*.png"))
     parts = {
         README: {
-            "picture": pages.pictures(drawn[:1], README),
+            "picture": _pictures(drawn[:1], README),
             "results": pages.summary(results),
         },
         PAGE: {
             "results": pages.details(results),
-            "pictures": pages.pictures(drawn[1:], PAGE),
+            "pictures": _pictures(drawn[1:], PAGE),
         },
     }
     wanted = {
@@ -70,6 +72,12 @@ def readme() -> None:
         with atomic(path) as handle:
             handle.write(text.encode())
         print(f"wrote {path}")
+
+
+def _pictures(files: Iterable[Path], page: Path) -> str:
+    """Return the Markdown that shows, on a page, those of the files that exist."""
+    links = {f.stem: os.path.relpath(f, page.parent) for f in files if f.exists()}
+    return "\n\n".join(f"![{name}]({link})" for name, link in links.items())
 
 
 if __name__ == "__main__":

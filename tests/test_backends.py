@@ -57,12 +57,8 @@ def test_jax_needs_no_tensorflow(tmp_path, rows, formula):
     run(
         *("-c", WITHOUT_TENSORFLOW, ROOT / "reproduce/table4.py"),
         *(f"--rows={rows}", "--num_members=2", "--stack=2"),
-        *(
-            f"--distillation={formula}",
-            "--epochs=1",
-            "--train_images=130",
-            "--test_images=10",
-        ),
+        *(f"--distillation={formula}", "--epochs=1"),
+        *("--train_images=130", "--test_images=10"),
         *(f"--out_dir={tmp_path}", f"--work_dir={tmp_path / 'work'}"),
         KERAS_BACKEND="jax",
     )

@@ -5,9 +5,8 @@ from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import datasets, models
-from advens.defenses import (
-    Adversarial,
-    AdversarialTraining,
+from advens.adversarial_training import Adversarial, AdversarialTraining
+from advens.distillation import (
     Distillation,
     distill,
     smoothed_labels,

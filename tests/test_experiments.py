@@ -172,6 +172,15 @@ def test_lost_classes_are_those_recognised_less_often_than_by_guessing(tmp_path)
     assert counts[1] >= 2
 
 
+def test_lost_classes_of_many_images():
+    y = np.repeat(np.arange(10), 20)
+    correct = np.ones((3, 200), bool)
+    correct[0, 1:20] = False  # 1 of 20 right, where guessing gives 2
+    correct[0, 20:40] = False
+    correct[1, 2:20] = False
+    assert experiments._lost_classes(correct, y) == [2, 0, 0]
+
+
 def test_deviations(root):
     assert make_run(root).deviations() == [
         "epochs=2",

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from advens import models, recipes
-from advens.defenses import Adversarial, Distillation
+from advens.adversarial_training import Adversarial
+from advens.distillation import Distillation
 from advens.recipes import Member, Recipe, Settings, recipe, teachers
 
 # Section 4 and docs/protocol.md, points 1, 2, 8, 19 and 20, for MNIST.

@@ -6,7 +6,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from advens import datasets, models, pipelines
-from advens.defenses import Adversarial, Distillation
+from advens.adversarial_training import Adversarial
+from advens.distillation import Distillation
 from advens.recipes import Member, Recipe
 from advens.store import Store
 from advens.trainer import InTraining, Trainer

@@ -84,6 +84,17 @@ def test_round_trip(root, results):
     assert names(root) == [path.name]
 
 
+def test_the_root_stays_where_it_was_made(tmp_path, monkeypatch):
+    """Worker processes keep the working directory that they began with."""
+    monkeypatch.chdir(tmp_path)
+    store = Store("here")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    store.save("member", {"a": 1}, {"b": np.zeros(2)})
+    assert list((tmp_path / "here" / "member").glob("*.npz"))
+    assert Store(store.root).load("member", {"a": 1}) is not None
+
+
 def test_digest(monkeypatch):
     spec = {"a": 1, "b": {"c": [1, 2], "d": None}}
     name = digest(spec)

@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import datasets, models, pipelines
-from advens.defenses import Adversarial, AdversarialTraining, Distillation
+from advens.adversarial_training import Adversarial, AdversarialTraining
+from advens.distillation import Distillation
 from advens.ensemble import Ensemble
 from advens.gradients import use_xla
 from advens.recipes import Member, Recipe
