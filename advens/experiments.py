@@ -51,7 +51,7 @@ class Run:
         store: where members and outcomes are kept.
         num_members: classifiers in an ensemble, >= 1.
         seed: the run seed, from which each member's is drawn; >= 0.
-        n_jobs: processes that train, >= 1.
+        n_jobs: processes that train, >= 1; see `training.default_jobs`.
         stack: see `training.fit_members`.
         bars: where progress is shown.
         seconds: seconds of this run a stage; filled in as it goes.
@@ -66,7 +66,7 @@ class Run:
     store: Store
     num_members: int = paper.NUM_MEMBERS
     seed: int = 0
-    n_jobs: int = 1
+    n_jobs: int = dataclasses.field(default_factory=training.default_jobs)
     stack: int | None = None
     bars: Bars = dataclasses.field(default_factory=Bars)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -225,14 +225,20 @@ def paper_attacks(dataset: str, *, box: bool = False, **changes: Any) -> list[At
     return [Attack(name, box=box, **found) for name, found in settings.items()]
 
 
+def table2_threats(num_members: int) -> list[Threat]:
+    """Return the gradients that the attacks of Table 2 follow, of each ensemble."""
+    threats = []
+    for loss in LOSSES.values():
+        threats += [Threat("member", i, loss=loss) for i in range(num_members)]
+        threats += ENSEMBLE_THREATS[loss].values()
+    return threats
+
+
 def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
     """Train the ensembles of Table 2, attack them and return the table's cells."""
     cells = []
     indices = range(run.num_members)
-    threats = []
-    for loss in LOSSES.values():
-        threats += [Threat("member", i, loss=loss) for i in indices]
-        threats += ENSEMBLE_THREATS[loss].values()
+    threats = table2_threats(run.num_members)
     for row in methods:
         members = run.members(row)
         run.train(row, members)

@@ -4,6 +4,7 @@ Everything random here is a pure function of (member seed, size), drawn with num
 that it is the same on every backend and after every restart.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -96,18 +97,19 @@ def batches(
     """
     import tensorflow as tf
 
-    # Constants captured by the function below stay in one place, and are not copied
-    # into its graph.
-    starts = range(0, len(x), batch_size)
-    images, labels, rows = tf.constant(x), tf.constant(y), tf.constant(order)
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in order:
+            for start in range(0, len(x), batch_size):
+                index = rows[start : start + batch_size]
+                yield x[index], y[index]
 
-    def batch(step: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        start = step % len(starts) * batch_size
-        index = rows[step // len(starts), start : start + batch_size]
-        return tf.gather(images, index), tf.gather(labels, index)
-
+    # Gathered here, from arrays that processes may share; as tensors, TensorFlow would
+    # keep a copy in each.
+    signature = tuple(tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (x, y))
     options = tf.data.Options()
     # The thread that tunes lets whoever is done with the pipeline wait for a second.
     options.autotune.enabled = False
-    steps = tf.data.Dataset.range(len(order) * len(starts))
-    return steps.map(batch).prefetch(2).with_options(options)
+    found = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    size = len(order) * -(-len(x) // batch_size)
+    found = found.apply(tf.data.experimental.assert_cardinality(size))
+    return found.prefetch(2).with_options(options)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from advens.logits import logits_model
 from advens.recipes import Member
 
 _PROBE_IMAGES: Final = 500
+# So many steps of TensorFlow on a CPU are one call: a call a step takes 5 to 17 % more
+# time (docs/performance.md).
+_STEPS_A_CALL: Final = 8
 
 
 class _FusedAdam(keras.optimizers.Adam):
@@ -113,8 +117,8 @@ class InTraining:
 class Trainer:
     """A compiled network that serves one member or stack after another.
 
-    On Keras's TensorFlow backend `fit` is Keras's own; on the JAX backend members are
-    stacked, see `advens.stacked`.
+    On Keras's TensorFlow backend the steps are those of `keras.Model.fit`, several in a
+    call; on the JAX backend members are stacked, see `advens.stacked`.
 
     Args:
         architecture: of the network.
@@ -166,17 +170,20 @@ class Trainer:
         if precision == "mixed_float16":
             # Keras does so itself only where the whole model has that policy.
             scaled = keras.optimizers.LossScaleOptimizer(scaled)
-        self.model.compile(
-            optimizer=scaled,
-            loss=loss,
-            jit_compile=use_xla(),
-        )
+        self.model.compile(optimizer=scaled, loss=loss)
         self.model.optimizer.build(self.model.trainable_variables)
         logits = logits_model(self.network)
         self.is_alive = lambda x: ops.any(
             ops.not_equal(logits(x[:_PROBE_IMAGES], training=False), 0)
         )
         self._is_alive = compiled(self.is_alive, self.network)
+        step = compiled(lambda x, y: self.model.train_step((x, y)), self.model)
+
+        def steps(x: Any, y: Any, batch_size: int) -> None:
+            for i in range(0, x.shape[0], batch_size):
+                step(x[i : i + batch_size], y[i : i + batch_size])
+
+        self._steps, self._steps_at_once = steps, compiled(steps, self.model)
         self.variables = [*self.network.variables, *self.model.optimizer.variables]
         self._initial = self._state()
 
@@ -232,25 +239,19 @@ class Trainer:
         recipe = one.member.recipe
         for variable, value in zip(self.variables, one.state.values(), strict=True):
             variable.assign(value)
-
-        def end(epoch: int, logs: Any) -> None:
-            one.epoch, one.state = epoch + 1, self._state()
+        order = np.stack([one.rows(e) for e in range(one.epoch, recipe.epochs)])
+        num_images = recipe.batch_size * (1 if use_xla() else _STEPS_A_CALL)
+        calls = iter(pipelines.batches(one.x, one.y, order, batch_size=num_images))
+        while one.is_running:
+            for x, y in itertools.islice(calls, -(-len(one.x) // num_images)):
+                full = x.shape[0] == num_images
+                # What an epoch leaves over is not worth a program of its own.
+                steps = self._steps_at_once if full else self._steps
+                steps(x, y, recipe.batch_size)
+            one.epoch, one.state = one.epoch + 1, self._state()
             one.alive = bool(self._is_alive(one.x[:_PROBE_IMAGES]))
             if one.alive:
                 after_epoch(one)
-            else:
-                self.model.stop_training = True
-
-        order = np.stack([one.rows(e) for e in range(one.epoch, recipe.epochs)])
-        self.model.fit(
-            pipelines.batches(one.x, one.y, order, batch_size=recipe.batch_size),
-            initial_epoch=one.epoch,
-            epochs=recipe.epochs,
-            steps_per_epoch=-(-len(one.x) // recipe.batch_size),
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=end)],
-            shuffle=False,  # `batches` has shuffled
-            verbose=0,
-        )
 
     def _state(self) -> dict[str, np.ndarray]:
         return _named(map(ops.convert_to_numpy, self.variables))

@@ -18,6 +18,7 @@ import numpy as np
 from advens import distillation, models, pipelines
 from advens.datasets import Dataset
 from advens.ensemble import Ensemble
+from advens.gradients import use_xla
 from advens.recipes import Member, Recipe, teachers
 from advens.store import Store
 from advens.trainer import InTraining, Trainer
@@ -62,12 +63,21 @@ def fit_members(
         for alike in _groups(missing):
             _fit(alike, *train, store, stack=stack)
         return
+    n_jobs = min(n_jobs, len(missing))
     threads = max(1, joblib.cpu_count() // n_jobs)
     # joblib shares large arrays as memmaps
-    joblib.Parallel(n_jobs=min(n_jobs, len(missing)))(
+    joblib.Parallel(n_jobs=n_jobs)(
         joblib.delayed(_fit_in_worker)(member, *train, store.root, threads)
         for member in missing
     )
+
+
+def default_jobs() -> int:
+    """Return in how many processes members train fastest: one a core, or one on a GPU.
+
+    One on JAX, too, whose threads are not shared out among processes.
+    """
+    return 1 if use_xla() else joblib.cpu_count()
 
 
 def check_jobs(n_jobs: int, stack: int | None) -> None:
@@ -221,7 +231,8 @@ def _resumed(
     recipe = member.recipe
     if recipe.noise_std:
         noise_std = recipe.noise_std
-        x = x + pipelines.gaussian_noise(member.seed, x.shape, noise_std=noise_std)
+        noise = pipelines.gaussian_noise(member.seed, x.shape, noise_std=noise_std)
+        x = np.add(x, noise, out=noise)
     if recipe.distillation:
         y = _stored_labels(member, x, store)
     if checkpoint := store.load_checkpoint(KIND, member.spec):

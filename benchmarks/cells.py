@@ -10,8 +10,8 @@ import peers
 import tensorflow as tf
 
 from advens.attacks import Attack
-from advens.evaluation import Threat, stored_outcomes
-from advens.experiments import ENSEMBLE_THREATS, PAPER_LOSS
+from advens.evaluation import stored_outcomes
+from advens.experiments import table2_threats
 from advens.store import Store
 
 
@@ -23,10 +23,11 @@ def passes(num_members: int, attacks: Sequence[Attack]) -> dict[str, int]:
     image, and each clean one.
     """
     steps = 1 + sum(attack.num_steps - 1 for attack in attacks)
-    num_threats = num_members + len(ENSEMBLE_THREATS[PAPER_LOSS])
+    threats = table2_threats(num_members)
+    followed = [1 if t.gradient == "member" else num_members for t in threats]
     return {
-        "gradient pass": steps * num_members * (1 + len(ENSEMBLE_THREATS[PAPER_LOSS])),
-        "forward pass": num_members * (1 + len(attacks) * num_threats),
+        "gradient pass": steps * sum(followed),
+        "forward pass": num_members * (1 + len(attacks) * len(threats)),
     }
 
 
@@ -48,12 +49,9 @@ def measure(
         Seconds, `(rounds,)`, of `"gradient pass"`, `"forward pass"` and `"cells"`, over
         all images.
     """
-    indices = range(len(case.ensemble))
-    grad1 = [Threat("member", index, loss=PAPER_LOSS) for index in indices]
-
     def cells() -> None:
         with tempfile.TemporaryDirectory() as root:
-            for threat in (None, *grad1, *ENSEMBLE_THREATS[PAPER_LOSS].values()):
+            for threat in (None, *table2_threats(len(case.ensemble))):
                 stored_outcomes(
                     Store(root),
                     {},

@@ -31,6 +31,7 @@ def make_run(*more: str) -> "Run":
         **values("dataset", "box", "fgsm_eps", "bim_eps"),
         **values("bim_step_size", "bim_num_steps"),
     )
+    options = values("num_members", "seed", "n_jobs", "stack")
     common.check_writable("out_dir")
     dataset = datasets.load(FLAGS.dataset, data_dir=FLAGS.data_dir)
     return experiments.Run(
@@ -38,8 +39,8 @@ def make_run(*more: str) -> "Run":
         settings=settings,
         attacks=attacks,
         store=store.Store(FLAGS.work_dir),
-        **values("num_members", "seed", "n_jobs", "stack"),
         bars=Bars(show=True),
+        **{name: value for name, value in options.items() if value is not None},
     )
 
 

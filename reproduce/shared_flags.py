@@ -42,7 +42,12 @@ flags.DEFINE_float("bim_eps", None, "Largest change of a pixel by BIM.")
 flags.DEFINE_float("bim_step_size", None, "Change of a pixel in one step of BIM.")
 flags.DEFINE_integer("bim_num_steps", None, "Steps of BIM.")
 flags.DEFINE_integer("seed", 0, "Run seed, from which each member's seed is drawn.")
-flags.DEFINE_integer("n_jobs", 1, "Processes that train, each with its share of cores.")
+flags.DEFINE_integer(
+    "n_jobs",
+    None,
+    "Processes that train, each with its share of the cores; default: one a core on a "
+    "CPU, one on a GPU or Keras's JAX backend.",
+)
 flags.DEFINE_integer(
     "stack",
     None,

@@ -55,9 +55,10 @@ def test_attacks(tmp_path):
 def test_attack_cells(tmp_path):
     arguments = (*ATTACKS, "--num_images=4", "--cells")
     found = record("attacks", tmp_path / "out.json", *arguments)
-    # 8 steps by Grad. 1, Grad. 2, Grad. 2 re-predicted and the ensemble's gradient;
-    # clean images, and those of FGSM and BIM, by 2 single members and by 3 ensembles.
-    passes = {"gradient pass": 4 * 2 * 8, "forward pass": 2 * (1 + 2 * (2 + 3))}
+    # 8 steps by Grad. 1, Grad. 2, Grad. 2 re-predicted and the ensemble's gradient, and
+    # exactly by Grad. 1 and Grad. 2; clean images, and those of FGSM and BIM, by 2
+    # single members and by 3 ensembles, and exactly by 2 and by 1.
+    passes = {"gradient pass": 6 * 2 * 8, "forward pass": 2 * (1 + 2 * (5 + 3))}
     assert found["passes"] == passes
     seconds = {name: took for name, [took] in found["seconds"].items()}
     needed = sum(passes[name] * seconds[name] for name in passes)

@@ -26,7 +26,7 @@ def make_run(root, **options):
         settings=Settings("digits", epochs=2),
         attacks=paper_attacks("digits"),
         store=Store(root),
-        **{"num_members": 3, **options},
+        **{"num_members": 3, "n_jobs": 1, **options},
     )
 
 
