@@ -49,6 +49,7 @@ def measure(
         Seconds, `(rounds,)`, of `"gradient pass"`, `"forward pass"` and `"cells"`, over
         all images.
     """
+
     def cells() -> None:
         with tempfile.TemporaryDirectory() as root:
             for threat in (None, *table2_threats(len(case.ensemble))):

@@ -27,7 +27,7 @@ def record(run: "Run", *, earlier: Path | None = None) -> dict[str, Any]:
     from advens import manifest
 
     found = manifest.manifest(
-        flags=all_values(),
+        flags={**all_values(), "n_jobs": run.n_jobs},
         settings=dataclasses.asdict(run.settings),
         attacks=[dataclasses.asdict(attack) for attack in run.attacks],
         differs_from_the_paper=run.deviations(),

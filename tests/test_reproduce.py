@@ -14,7 +14,7 @@ import pytest
 from absl.testing import flagsaver
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import datasets, evaluation, experiments, manifest, tables
+from advens import datasets, evaluation, experiments, manifest, tables, training
 from reproduce import anomaly, common, noise_sweep, shared_flags, table2, table4
 
 SCRIPTS = Path(table2.__file__).parent
@@ -117,6 +117,7 @@ def test_table2_writes_and_prints(tmp_path, monkeypatch, capsys):
     assert len(cells) == 4 * 10
     record = json.loads(Path("results/table2_digits.json").read_text())
     assert record["flags"]["num_members"] == 2
+    assert record["flags"]["n_jobs"] == training.default_jobs()
     assert record["settings"]["noise_std"] == 0.3
     assert [attack["name"] for attack in record["attacks"]] == ["FGSM", "BIM"]
     assert len(record["seeds"]["members"]) == 2

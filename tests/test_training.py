@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import datasets, models, pipelines
+from advens import datasets, models, pipelines, trainer
 from advens.adversarial_training import Adversarial, AdversarialTraining
 from advens.distillation import Distillation
 from advens.ensemble import Ensemble
@@ -17,6 +17,7 @@ from advens.recipes import Member, Recipe
 from advens.store import DamagedArtefactWarning, Store
 from advens.trainer import Trainer, _FusedAdam, make_optimizer
 from advens.training import (
+    default_jobs,
     fit_members,
     load_ensemble,
     load_member,
@@ -223,6 +224,21 @@ def test_what_is_finished_is_not_trained_again(trained, monkeypatch):
     fit_members([make(kind) for kind in KINDS], DATA, trained, n_jobs=2)
     with pytest.raises(AssertionError, match="it is trained"):
         fit_members([make(seed=2)], DATA, trained)
+
+
+@pytest.mark.skipif(use_xla(), reason="for TensorFlow on a CPU")
+@pytest.mark.parametrize("kind", ["bagged", "adversarial", "printed"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_steps_of_a_call_change_nothing(kind, steps, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_STEPS_A_CALL", steps)
+    store = Store(tmp_path)
+    fit_members([make(kind)], DATA, store)
+    assert_same(load_member(make(kind), store), load_member(make(kind), trained))
+
+
+def test_a_process_a_core(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 5)
+    assert default_jobs() == (1 if use_xla() else 5)
 
 
 # `pytest.warns` lets pass what setup.cfg ignores.
