@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import datasets, models, pipelines, trainer
+from advens import datasets, models, pipelines
 from advens.adversarial_training import Adversarial, AdversarialTraining
 from advens.distillation import Distillation
 from advens.ensemble import Ensemble
@@ -230,7 +230,7 @@ def test_what_is_finished_is_not_trained_again(trained, monkeypatch):
 @pytest.mark.parametrize("kind", ["bagged", "adversarial", "printed"])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_steps_of_a_call_change_nothing(kind, steps, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "_STEPS_A_CALL", steps)
+    monkeypatch.setattr("advens.trainer._STEPS_A_CALL", steps)
     store = Store(tmp_path)
     fit_members([make(kind)], DATA, store)
     assert_same(load_member(make(kind), store), load_member(make(kind), trained))
