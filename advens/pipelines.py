@@ -93,7 +93,7 @@ def batches(
         x: `(n, h, w, c)` float32 in [0, 1].
         y: `(n, ...)` labels.
         order: `(epochs, n)`, the rows of each epoch, see `epoch_rows`.
-        batch_size: images per step.
+        batch_size: images of a batch: one step of training, or several.
     """
     import tensorflow as tf
 

@@ -228,7 +228,7 @@ def test_what_is_finished_is_not_trained_again(trained, monkeypatch):
 
 @pytest.mark.skipif(use_xla(), reason="for TensorFlow on a CPU")
 @pytest.mark.parametrize("kind", ["bagged", "adversarial", "printed"])
-@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 2])
 def test_steps_of_a_call_change_nothing(kind, steps, trained, tmp_path, monkeypatch):
     monkeypatch.setattr("advens.trainer._STEPS_A_CALL", steps)
     store = Store(tmp_path)
