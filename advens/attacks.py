@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from advens import paper
 from advens.gradients import Gradient, repeat
 
 GradientFunction = Callable[[Any, Any], Any]
@@ -64,6 +65,26 @@ def check(eps: float, step_size: float, num_steps: int) -> None:
         raise ValueError(
             f"`num_steps` must be an integer >= 1. Received: num_steps={num_steps}"
         )
+
+
+def paper_attacks(dataset: str, *, box: bool = False, **changes: Any) -> list[Attack]:
+    """Return the paper's FGSM and BIM for a data set.
+
+    Args:
+        dataset: its name.
+        box: see `Attack`.
+        changes: `fgsm_eps`, `bim_eps`, `bim_step_size`, `bim_num_steps`, in place of
+            the paper's; None leaves it.
+    """
+    settings: dict[str, dict[str, Any]] = {
+        name: dict(found) for name, found in paper.ATTACKS[dataset].items()
+    }
+    for key, value in changes.items():
+        attack, name = key.split("_", 1)
+        if value is not None:
+            settings[attack.upper()][name] = value
+    settings["FGSM"]["step_size"] = settings["FGSM"]["eps"]
+    return [Attack(name, box=box, **found) for name, found in settings.items()]
 
 
 def fgsm(

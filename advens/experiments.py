@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from advens import paper, recipes, training
-from advens.attacks import Attack
+from advens.attacks import Attack, paper_attacks
 from advens.datasets import Dataset
 from advens.ensemble import Ensemble
 from advens.evaluation import Threat, stored_outcomes
@@ -203,26 +203,6 @@ def _numbers(
         for name, value in dataclasses.asdict(attack).items():
             numbers[f"{attack.name} {name}"] = value
     return numbers
-
-
-def paper_attacks(dataset: str, *, box: bool = False, **changes: Any) -> list[Attack]:
-    """Return the paper's FGSM and BIM for a data set.
-
-    Args:
-        dataset: its name.
-        box: see `Attack`.
-        changes: `fgsm_eps`, `bim_eps`, `bim_step_size`, `bim_num_steps`, in place of
-            the paper's; None leaves it.
-    """
-    settings: dict[str, dict[str, Any]] = {
-        name: dict(found) for name, found in paper.ATTACKS[dataset].items()
-    }
-    for key, value in changes.items():
-        attack, name = key.split("_", 1)
-        if value is not None:
-            settings[attack.upper()][name] = value
-    settings["FGSM"]["step_size"] = settings["FGSM"]["eps"]
-    return [Attack(name, box=box, **found) for name, found in settings.items()]
 
 
 def table2_threats(num_members: int) -> list[Threat]:

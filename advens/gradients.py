@@ -20,8 +20,8 @@ import keras
 from keras import ops
 
 from advens.checks import check_choices, check_ensemble
-from advens.convolutions import quick_input_gradients
 from advens.ensemble import Compute, Ensemble
+from advens.layers import quick_input_gradients
 
 Labels = Literal["true", "predicted", "repredicted"]
 Loss = Literal["exact", "logits", "clipped"]

@@ -122,6 +122,7 @@ def build(
     seed: int,
     dtype: str = "float32",
     conv: type[keras.layers.Conv2D] = keras.layers.Conv2D,
+    dropout: type[keras.layers.Dropout] = keras.layers.Dropout,
 ) -> keras.Sequential:
     """Build a network with its own random weights.
 
@@ -131,6 +132,7 @@ def build(
             random state is neither read nor changed.
         dtype: a Keras dtype policy, e.g. `"float32"` or `"mixed_bfloat16"`.
         conv: class of the convolutions, which may compute them in a way of its own.
+        dropout: class of the dropout layers, likewise.
 
     Returns:
         A `keras.Sequential` that maps `(n, h, w, c)` images in [0, 1] to
@@ -145,7 +147,7 @@ def build(
         }
 
     def drop(rate: float) -> list[keras.Layer]:
-        return [keras.layers.Dropout(rate, seed=next(seeds), dtype=dtype)] * (rate > 0)
+        return [dropout(rate, seed=next(seeds), dtype=dtype)] * (rate > 0)
 
     layers: list[keras.Layer] = [keras.Input(architecture.input_shape)]
     for filters, rate in zip(

@@ -2,7 +2,7 @@
 
 The members' weights, optimizers and dropout seeds are stacked along a first axis, over
 which `jax.vmap` maps the training step; `jax.lax.scan` runs the steps of the epoch with
-the data on the device. Convolutions are `convolutions.MatmulConv2D`.
+the data on the device. Convolutions are `layers.MatmulConv2D`.
 """
 
 import functools

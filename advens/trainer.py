@@ -12,9 +12,9 @@ from keras import ops
 
 from advens import models, pipelines
 from advens.adversarial_training import Adversarial, AdversarialTraining
-from advens.convolutions import MatmulConv2D
 from advens.distillation import Distillation, student_model
 from advens.gradients import compiled, use_xla
+from advens.layers import HalfWordDropout, MatmulConv2D
 from advens.logits import logits_model
 from advens.recipes import Member
 
@@ -146,11 +146,13 @@ class Trainer:
         distillation: Distillation | None,
     ) -> None:
         self.stacks = keras.backend.backend() == "jax"
+        layers: dict[str, Any] = {}
+        if self.stacks:
+            layers["conv"] = MatmulConv2D
+        elif not use_xla():
+            layers["dropout"] = HalfWordDropout
         self._build = functools.partial(
-            models.build,
-            architecture,
-            dtype=precision,
-            conv=MatmulConv2D if self.stacks else keras.layers.Conv2D,
+            models.build, architecture, dtype=precision, **layers
         )
         self.network = self._build(seed=0)
         # From logits: Keras clips probabilities on some backends.

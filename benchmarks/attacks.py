@@ -33,6 +33,7 @@ def main() -> None:
     import peers
 
     from advens import datasets, experiments, models, training
+    from advens.attacks import paper_attacks
     from advens.ensemble import Ensemble
     from advens.evaluation import Threat
     from advens.recipes import Settings
@@ -46,7 +47,7 @@ def main() -> None:
     data = data.subset(_TRAIN_IMAGES.value, _NUM_IMAGES.value)
     x, y = data.x_test, data.y_test
     settings, count = Settings(data.name, epochs=1), _NUM_MEMBERS.value
-    fgsm, bim = budgets = experiments.paper_attacks(data.name)
+    fgsm, bim = budgets = paper_attacks(data.name)
     with tempfile.TemporaryDirectory() as root:
         run = experiments.Run(data, settings, budgets, Store(root), count)
         members = run.members("rand_ini")

@@ -81,6 +81,7 @@ def main() -> None:
 def attack(members, dataset) -> None:  # type: ignore[no-untyped-def]
     """Attack given weights and write who is right, cell by cell."""
     from advens import experiments
+    from advens.attacks import paper_attacks
     from advens.ensemble import Ensemble
     from advens.evaluation import Threat, evaluate
 
@@ -94,7 +95,7 @@ def attack(members, dataset) -> None:  # type: ignore[no-untyped-def]
         **experiments.ENSEMBLE_THREATS["logits"],
         **experiments.ENSEMBLE_THREATS["exact"],
     }
-    attacks = experiments.paper_attacks(_DATASET.value)
+    attacks = paper_attacks(_DATASET.value)
     found = {}
     data = Ensemble(members), dataset.x_test, dataset.y_test
     for name, threat in threats.items():

@@ -18,7 +18,7 @@ def make_run(*more: str) -> "Run":
     Args:
         more: flags of the script's own that are fields of `recipes.Settings`.
     """
-    from advens import datasets, experiments, recipes, store
+    from advens import attacks, datasets, experiments, recipes, store
     from advens.progress import Bars
 
     settings = recipes.Settings(
@@ -27,7 +27,7 @@ def make_run(*more: str) -> "Run":
             *("precision", "noise_std", "logits", *more),
         )
     )
-    attacks = experiments.paper_attacks(
+    budgets = attacks.paper_attacks(
         **values("dataset", "box", "fgsm_eps", "bim_eps"),
         **values("bim_step_size", "bim_num_steps"),
     )
@@ -37,7 +37,7 @@ def make_run(*more: str) -> "Run":
     return experiments.Run(
         dataset=dataset.subset(FLAGS.train_images, FLAGS.test_images),
         settings=settings,
-        attacks=attacks,
+        attacks=budgets,
         store=store.Store(FLAGS.work_dir),
         bars=Bars(show=True),
         **{name: value for name, value in options.items() if value is not None},

@@ -4,7 +4,8 @@ import pytest
 from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens.attacks import Attack, bim, craft, fgsm
+from advens import paper
+from advens.attacks import Attack, bim, craft, fgsm, paper_attacks
 from advens.ensemble import Ensemble
 from advens.gradients import (
     Gradient,
@@ -314,3 +315,19 @@ def test_no_steps_and_negative_fgsm():
             Attack("BIM", 0.2, 0.1, value)
     with pytest.raises(ValueError, match="`eps` must be >= 0. .*=-0.3$"):
         fgsm(lambda x, y: x, X, Y, eps=-0.3)
+
+
+def test_paper_attacks():
+    fgsm, bim = paper_attacks("cifar10", box=True, bim_num_steps=3)
+    assert (fgsm.name, fgsm.eps, fgsm.step_size, fgsm.num_steps) == (
+        "FGSM",
+        0.03,
+        0.03,
+        1,
+    )
+    assert (bim.name, bim.eps, bim.step_size, bim.num_steps) == ("BIM", 0.02, 0.0025, 3)
+    assert fgsm.box
+    assert paper_attacks("mnist", fgsm_eps=0.1)[0].step_size == 0.1
+    for name in paper.ATTACKS:
+        bim = paper_attacks(name)[1]
+        assert bim.num_steps * bim.step_size == pytest.approx(bim.eps, rel=1e-12)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from advens import datasets, evaluation, experiments, models, paper, tables, training
-from advens.experiments import Run, paper_attacks
+from advens import datasets, evaluation, experiments, models, tables, training
+from advens.attacks import paper_attacks
+from advens.experiments import Run
 from advens.recipes import Settings
 from advens.store import Store
 
@@ -197,22 +198,6 @@ def test_deviations(root):
     assert whole.deviations() == []
     whole.attacks = paper_attacks("digits", bim_eps=0.5)
     assert len(whole.deviations()) == 1
-
-
-def test_paper_attacks():
-    fgsm, bim = paper_attacks("cifar10", box=True, bim_num_steps=3)
-    assert (fgsm.name, fgsm.eps, fgsm.step_size, fgsm.num_steps) == (
-        "FGSM",
-        0.03,
-        0.03,
-        1,
-    )
-    assert (bim.name, bim.eps, bim.step_size, bim.num_steps) == ("BIM", 0.02, 0.0025, 3)
-    assert fgsm.box
-    assert paper_attacks("mnist", fgsm_eps=0.1)[0].step_size == 0.1
-    for name in paper.ATTACKS:
-        bim = paper_attacks(name)[1]
-        assert bim.num_steps * bim.step_size == pytest.approx(bim.eps, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from advens import (
     tables,
     training,
 )
-from advens.attacks import Attack, bim
+from advens.attacks import Attack, bim, paper_attacks
 from advens.datasets import Dataset, load
 from advens.examples import Examples, choose
 from advens.gradients import Labels, member_gradient
@@ -412,7 +412,7 @@ def test_figure1_chooses_the_first_right_and_then_fooled(tmp_path, monkeypatch, 
     run = experiments.Run(
         dataset=dataset,
         settings=Settings("digits", epochs=2),
-        attacks=experiments.paper_attacks("digits"),
+        attacks=paper_attacks("digits"),
         store=store.Store(tmp_path / "advens-work"),
     )
     network = training.load_ensemble(run.members("rand_ini")[:1], run.store)

@@ -1,7 +1,8 @@
-"""Other ways to compute a convolution, for where the libraries' own are slow."""
+"""Other ways to compute Keras's layers, for where the libraries' own are slow."""
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,34 @@ class MatmulConv2D(keras.layers.Conv2D):
             axis=-1,
         )
         return ops.matmul(patches, ops.reshape(kernel, (-1, kernel.shape[-1])))
+
+
+class HalfWordDropout(keras.layers.Dropout):
+    """A dropout that decides by 16 random bits a number, for TensorFlow.
+
+    Keras draws a float for each, on a CPU at 2 to 3 times the price; a bfloat16 in
+    mixed_bfloat16, which has multiples of 1/128 alone: of rate .4 it makes .406. Here a
+    rate is rounded to a multiple of 2**-16.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Drop numbers, and scale what is kept by 1 / (1 - rate)."""
+        if not training or not self.rate:
+            return inputs
+        import tensorflow as tf
+
+        size = math.prod(inputs.shape)
+        words = tf.random.stateless_uniform(
+            [-(-size // 2)],
+            tf.cast(self.seed_generator.next(), "int32"),
+            minval=None,
+            maxval=None,
+            dtype="uint32",
+        )
+        bits = tf.reshape(tf.bitcast(words, "uint16"), [-1])[:size]
+        kept = tf.reshape(bits, inputs.shape) >= round(self.rate * 2**16)
+        scale = 1 / (1 - self.rate)
+        return inputs * (tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype))
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ import pytest
 from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens.convolutions import MatmulConv2D, quick_input_gradients
 from advens.gradients import input_gradient
+from advens.layers import HalfWordDropout, MatmulConv2D, quick_input_gradients
 
 SIZES = pytest.mark.parametrize("kernel_size", [1, 3, (2, 5)])
 PADDINGS = pytest.mark.parametrize("padding", ["valid", "same"])
@@ -90,3 +90,37 @@ def test_layers_are_as_they_were_after_an_error():
     with pytest.raises(KeyError), quick_input_gradients(model):
         raise KeyError
     assert "convolution_op" not in vars(model.layers[0])
+
+
+@tensorflow_only
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(50, 9, 9, 8), (70, 502)])
+def test_dropout_keeps_and_scales_by_its_rate(shape, dtype):
+    import tensorflow as tf
+
+    layer = HalfWordDropout(0.4, seed=3, dtype=dtype)
+    x = tf.ones(shape, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    gradient = tape.gradient(y, x)
+    assert_array_equal(gradient, y)
+    values = np.unique(ops.convert_to_numpy(ops.cast(y, "float32")))
+    assert_allclose(values, [0, 1 / 0.6], rtol=1e-2 if dtype == "bfloat16" else 1e-6)
+    kept = ops.convert_to_numpy(y) != 0
+    deviation = np.sqrt(0.24 / kept.size)
+    assert abs(kept.mean() - 0.6) < 4 * deviation
+    # Numbers whose bits are of one word know nothing of each other.
+    assert abs((kept.flat[::2] == kept.flat[1::2]).mean() - 0.52) < 8 * deviation
+    again = HalfWordDropout(0.4, seed=3, dtype=dtype)
+    assert_array_equal(again(x, training=True), y)
+    other = ops.convert_to_numpy(again(x, training=True)) != 0
+    assert abs((other == kept).mean() - 0.52) < 8 * deviation
+    assert_array_equal(layer(x), x)
+
+
+@tensorflow_only
+def test_dropout_of_an_odd_size():
+    x = ops.ones((3, 5))
+    y = HalfWordDropout(0.5, seed=0)(x, training=True)
+    assert set(ops.convert_to_numpy(y).flat) == {0, 2}
