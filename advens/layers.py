@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,16 +50,16 @@ class HalfWordDropout(keras.layers.Dropout):
             return inputs
         import tensorflow as tf
 
-        size = math.prod(inputs.shape)
+        size = tf.size(inputs)
         words = tf.random.stateless_uniform(
-            [-(-size // 2)],
+            [(size + 1) // 2],
             tf.cast(self.seed_generator.next(), "int32"),
             minval=None,
             maxval=None,
             dtype="uint32",
         )
         bits = tf.reshape(tf.bitcast(words, "uint16"), [-1])[:size]
-        kept = tf.reshape(bits, inputs.shape) >= round(self.rate * 2**16)
+        kept = tf.reshape(bits, tf.shape(inputs)) >= round(self.rate * 2**16)
         scale = 1 / (1 - self.rate)
         return inputs * (tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype))
 
