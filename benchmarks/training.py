@@ -54,6 +54,7 @@ def main() -> None:
     cores, members = joblib.cpu_count(), {}
     if keras.backend.backend() == "tensorflow":
         calls["keras fit, no XLA, float32"] = keras_fit(architecture, x, y, False)
+        calls["keras fit, XLA, float32"] = keras_fit(architecture, x, y, True)
         # In one precision: a second one would be compiled anew in every turn.
         processes = f"advens, {cores} processes, float32"
         calls[processes] = advens_jobs(architecture, x, y, cores)
@@ -63,7 +64,7 @@ def main() -> None:
         members["advens, stacked, float32"] = _STACK.value
         stacked = advens_fit(architecture, x, y, "float32", _STACK.value)
         calls["advens, stacked, float32"] = stacked
-        left_out.append("keras fit, no XLA: the backend is not TensorFlow")
+        left_out.append("keras fit, XLA or not: the backend is not TensorFlow")
     if importlib.util.find_spec("torch"):
         calls["PyTorch, float32"] = torch_fit(architecture, x, y, "float32")
         calls["PyTorch, bfloat16"] = torch_fit(architecture, x, y, "bfloat16")

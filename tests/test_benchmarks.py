@@ -70,7 +70,8 @@ def test_training(tmp_path):
     found = record("training", tmp_path / "out.json", *arguments)
     contenders = {
         *(f"advens, {d}" for d in DTYPES),
-        *("keras fit, float32", "keras fit, no XLA, float32"),
+        "keras fit, float32",
+        *("keras fit, no XLA, float32", "keras fit, XLA, float32"),
         f"advens, {joblib.cpu_count()} processes, float32",
     }
     left_out = ["advens, stacked: the backend is not JAX"]
