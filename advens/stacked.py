@@ -67,8 +67,6 @@ def training_step(trainer: "Trainer") -> Callable:
     return step
 
 
-# One is kept, as is its trainer.
-@functools.lru_cache(maxsize=1)
 def epoch_program(trainer: "Trainer") -> Callable:
     """Return the compiled epoch of a stack of `m` members.
 
@@ -125,7 +123,7 @@ def fit(
     x = _on_device([one.x for one in running], own_x)
     y = _on_device([one.y for one in running], own_y)
     program = functools.partial(
-        epoch_program(trainer),
+        trainer.epoch_program,
         own_x=own_x,
         own_y=own_y,
         batch_size=recipe.batch_size,

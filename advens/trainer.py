@@ -188,6 +188,10 @@ class Trainer:
         self._steps, self._steps_at_once = steps, compiled(steps, self.model)
         self.variables = [*self.network.variables, *self.model.optimizer.variables]
         self._initial = self._state()
+        if self.stacks:
+            from advens import stacked
+
+            self.epoch_program = stacked.epoch_program(self)
 
     def start(self, seed: int) -> dict[str, np.ndarray]:
         """Return the state of a new member: all that a resumed training needs.

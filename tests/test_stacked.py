@@ -70,7 +70,7 @@ def test_losses_of_a_stack_are_those_of_its_members_and_of_keras(kind):
             found.append(plain.model.train_on_batch(x[batch], y[batch]))
             plain.model.reset_metrics()
         losses.append(found)
-    program = stacked.epoch_program(trainer)
+    program = trainer.epoch_program
     own = {"own_x": bool(recipe.noise_std), "own_y": bool(recipe.distillation)}
 
     def epoch(ones):
