@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -5,8 +7,14 @@ from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens.gradients import input_gradient
-from advens.layers import HalfWordDropout, MatmulConv2D, quick_input_gradients
+from advens.layers import (
+    HalfWordDropout,
+    MatmulConv2D,
+    has_avx512,
+    quick_input_gradients,
+)
 
+CPU = Path("/proc/cpuinfo")
 SIZES = pytest.mark.parametrize("kernel_size", [1, 3, (2, 5)])
 PADDINGS = pytest.mark.parametrize("padding", ["valid", "same"])
 
@@ -30,10 +38,9 @@ def test_matrix_product_is_the_convolution(kernel_size, padding):
     assert_allclose(ours(x), usual(x), rtol=1e-5, atol=1e-5)
 
 
-def network(channels, **options):
-    options = {"kernel_size": 3, **options}
-    body = [layers.Conv2D(4, activation="tanh", **options), layers.Conv2D(2, 2)]
-    return keras.Sequential([keras.Input((7, 6, channels)), *body])
+def network(channels, kernel_size=3, padding="valid"):
+    first = layers.Conv2D(4, kernel_size, padding=padding, activation="tanh")
+    return keras.Sequential([keras.Input((7, 6, channels)), first, layers.Conv2D(2, 2)])
 
 
 def losses(model, x):
@@ -48,11 +55,15 @@ tensorflow_only = pytest.mark.skipif(
 @tensorflow_only
 @SIZES
 @PADDINGS
-def test_quick_gradient_is_the_gradient(kernel_size, padding):
+@pytest.mark.parametrize(("channels", "avx512"), [(1, True), (1, False), (3, False)])
+def test_quick_gradient_is_the_gradient(
+    kernel_size, padding, channels, avx512, monkeypatch
+):
     import tensorflow as tf
 
-    model = network(1, kernel_size=kernel_size, padding=padding)
-    x = tf.constant(images(1))
+    monkeypatch.setattr("advens.layers.has_avx512", lambda: avx512)
+    model = network(channels, kernel_size=kernel_size, padding=padding)
+    x = tf.constant(images(channels))
 
     def gradients():
         with tf.GradientTape() as tape:
@@ -62,26 +73,39 @@ def test_quick_gradient_is_the_gradient(kernel_size, padding):
 
     want = gradients()
     with quick_input_gradients(model):
-        assert "convolution_op" in vars(model.layers[0])
+        for layer, quick in zip(model.layers, (True, not avx512), strict=True):
+            assert ("convolution_op" in vars(layer)) == quick
         got = gradients()
-    assert "convolution_op" not in vars(model.layers[0])
+    assert not any("convolution_op" in vars(layer) for layer in model.layers)
     for a, b in zip(got, want, strict=True):
         assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @tensorflow_only
 @pytest.mark.parametrize(
-    ("channels", "options"),
-    [(2, {}), (1, {"strides": 2}), (1, {"dilation_rate": 2})],
+    ("channels", "avx512", "options"),
+    [
+        (2, True, {}),
+        (1, False, {"strides": 2}),
+        (1, False, {"dilation_rate": 2}),
+        (2, False, {"groups": 2}),
+    ],
 )
-def test_other_layers_are_left_alone(channels, options):
-    model = network(channels, **options)
+def test_other_layers_are_left_alone(channels, avx512, options, monkeypatch):
+    monkeypatch.setattr("advens.layers.has_avx512", lambda: avx512)
+    convolution = layers.Conv2D(4, 3, **options)
+    model = keras.Sequential([keras.Input((7, 6, channels)), convolution])
     x = ops.convert_to_tensor(images(channels))
     want = input_gradient(lambda x: losses(model, x), x)
     with quick_input_gradients(model):
         assert "convolution_op" not in vars(model.layers[0])
         got = input_gradient(lambda x: losses(model, x), x)
     assert_array_equal(got, want)
+
+
+@pytest.mark.skipif(not CPU.exists(), reason="Linux says what the processor has")
+def test_has_avx512():
+    assert has_avx512() == ("avx512bw" in CPU.read_text())
 
 
 @tensorflow_only
