@@ -23,7 +23,7 @@ def path(request):
 def test_notebook_runs(path):
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=300, resources=resources).execute()
+    NotebookClient(notebook, timeout=1200, resources=resources).execute()
 
 
 def test_notebook_is_committed_with_its_outputs(path):
