@@ -109,8 +109,9 @@ def _is_slow(layer: keras.Layer) -> bool:
 @functools.cache
 def has_avx512() -> bool:
     """Return whether the processor has AVX-512."""
-    extensions = np.show_config(mode="dicts")["SIMD Extensions"]
-    names = {*extensions["baseline"], *extensions["found"]}
+    # NumPy leaves empty lists out, and has called it otherwise since 2.4.
+    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})
+    names = {*extensions.get("baseline", ()), *extensions.get("found", ())}
     return not names.isdisjoint({"AVX512_SKX", "X86_V4"})
 
 
