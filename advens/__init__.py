@@ -36,6 +36,7 @@ __all__ = [
     "pages",
     "paper",
     "pipelines",
+    "process",
     "progress",
     "recipes",
     "report",

@@ -3,7 +3,6 @@
 A member is an artefact of the store. It is trained once, whatever table asks for it.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -15,7 +14,7 @@ import joblib
 import keras
 import numpy as np
 
-from advens import distillation, models, pipelines
+from advens import distillation, models, pipelines, process
 from advens.datasets import Dataset
 from advens.ensemble import Ensemble
 from advens.gradients import use_xla
@@ -39,7 +38,8 @@ def fit_members(
 
     Killed and called again, it repeats at most the current epoch of each member in
     flight, and on a CPU ends with the same weights. On a GPU, TensorFlow needs
-    `be_deterministic` for that, which worker processes call and this one does not.
+    `process.be_deterministic` for that, which worker processes call and this one does
+    not.
 
     Args:
         members: any number, in any mixture.
@@ -138,28 +138,12 @@ def load_ensemble(
     return into
 
 
-def be_deterministic() -> None:
-    """Make this process compute the same bits at every run, on a GPU too.
-
-    On a CPU it costs nothing that could be measured.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-
-
 def _fit_in_worker(
     member: Member, x: np.ndarray, y: np.ndarray, root: Path, threads: int
 ) -> None:
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        be_deterministic()
-        # A worker that has computed before keeps its number of threads.
-        with contextlib.suppress(RuntimeError):
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
+    process.keep_memory()
+    process.be_deterministic()
+    process.use_threads(threads)
     run = os.getppid()
 
     def stop_if_orphaned() -> None:

@@ -22,6 +22,9 @@ _LEAST_SECONDS: Final = 0.3
 flags.DEFINE_integer("cores", 0, "Cores that may be used; 0 for all.", 0)
 flags.DEFINE_integer("rounds", 5, "Measurements of each kind, in turns.", 1)
 flags.DEFINE_string("out", None, "JSON file to write.")
+flags.DEFINE_bool(
+    "keep_memory", True, "Let the C library keep freed memory, as the scripts do."
+)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -40,6 +43,10 @@ def run(main: Callable[[], None]) -> None:
                     f"`cores` must be at most {len(cores)}. Received: {FLAGS.cores}"
                 )
             os.sched_setaffinity(0, cores[: FLAGS.cores])
+        if FLAGS.keep_memory:
+            from advens import process
+
+            process.keep_memory()
         main()
 
     app.run(start)

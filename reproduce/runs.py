@@ -18,7 +18,7 @@ def make_run(*more: str) -> "Run":
     Args:
         more: flags of the script's own that are fields of `recipes.Settings`.
     """
-    from advens import attacks, datasets, experiments, recipes, store
+    from advens import attacks, datasets, experiments, process, recipes, store
     from advens.progress import Bars
 
     settings = recipes.Settings(
@@ -34,6 +34,7 @@ def make_run(*more: str) -> "Run":
     options = values("num_members", "seed", "n_jobs", "stack")
     common.check_writable("out_dir")
     dataset = datasets.load(FLAGS.dataset, data_dir=FLAGS.data_dir)
+    process.keep_memory()
     return experiments.Run(
         dataset=dataset.subset(FLAGS.train_images, FLAGS.test_images),
         settings=settings,

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from keras import layers
 
+from advens import process
 from advens.ensemble import Ensemble
 
 # JAX compiles a program once, though several tests and processes need it.
 _COMPILED = tempfile.TemporaryDirectory()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+# As the scripts do.
+process.keep_memory()
 
 # Member, pixel, class.
 KERNELS = np.array(

@@ -1,0 +1,64 @@
+"""Settings of a process: seen in a process of their own, as they hold until its end."""
+
+import resource
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from advens import process
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def run(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.skipif(
+    not (TENSORFLOW and process.keep_memory()), reason="needs glibc and TensorFlow"
+)
+def test_keep_memory_has_no_page_handed_out_twice(keep):
+    out = run(f"""
+import resource
+from advens import process
+if {keep}: assert process.keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+size = 2**26
+b"1" * size
+before = faults()
+for _ in range(4): b"1" * size
+print(faults() - before)
+""")
+    pages = 4 * 2**26 // resource.getpagesize()
+    assert int(out) < pages / 100 if keep else int(out) > pages / 2
+
+
+def test_keep_memory_leaves_other_systems_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not process.keep_memory()
+
+
+@pytest.mark.skipif(TENSORFLOW, reason="of the JAX backend")
+def test_keep_memory_leaves_jax_alone():
+    assert not process.keep_memory()
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="of the TensorFlow backend")
+def test_use_threads_before_the_first_computation_alone():
+    out = run("""
+import tensorflow as tf
+from advens import process
+counts = tf.config.threading.get_intra_op_parallelism_threads
+process.use_threads(3)
+print(counts())
+tf.zeros(2) + 1
+process.use_threads(4)
+print(counts())
+""")
+    assert out.split() == ["3", "3"]
