@@ -5,9 +5,11 @@ each other, and of many such pairs the median, with the lowest and the highest.
 """
 
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +24,10 @@ _LEAST_SECONDS: Final = 0.3
 flags.DEFINE_integer("cores", 0, "Cores that may be used; 0 for all.", 0)
 flags.DEFINE_integer("rounds", 5, "Measurements of each kind, in turns.", 1)
 flags.DEFINE_string("out", None, "JSON file to write.")
-flags.DEFINE_bool(
-    "keep_memory", True, "Let the C library keep freed memory, as the scripts do."
-)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark on the cores that `--cores` leaves to it.
+    """Run a benchmark on the cores that `--cores` leaves to it, its memory kept.
 
     TensorFlow, JAX, PyTorch and BLAS all start as many threads as they may use cores:
     import them within `main`.
@@ -43,13 +42,43 @@ def run(main: Callable[[], None]) -> None:
                     f"`cores` must be at most {len(cores)}. Received: {FLAGS.cores}"
                 )
             os.sched_setaffinity(0, cores[: FLAGS.cores])
-        if FLAGS.keep_memory:
-            from advens import process
+        from advens import process
 
-            process.keep_memory()
+        process.keep_memory()
         main()
 
     app.run(start)
+
+
+def alone(
+    make: Callable[..., Callable[[], Any]], *args: Any, keep_memory: bool = False
+) -> Callable[[], None]:
+    """Return a call that is made and called in a process of its own.
+
+    So no other library's threads and settings are beside it.
+
+    Args:
+        make: makes it; a function of a module.
+        args: of `make`.
+        keep_memory: whether its process keeps its memory, as those of advens do.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    setting = (keep_memory, make, *args)
+    pool = ProcessPoolExecutor(1, spawn, initializer=_prepare, initargs=setting)
+    return lambda: pool.submit(_call_prepared).result()
+
+
+def _prepare(keep_memory: bool, make: Callable[..., Any], *args: Any) -> None:
+    global _prepared
+    if keep_memory:
+        from advens import process
+
+        process.keep_memory()
+    _prepared = make(*args)
+
+
+def _call_prepared() -> None:
+    _prepared()
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
