@@ -57,7 +57,8 @@ def main() -> None:
         # In one precision: a second one would be compiled anew in every turn.
         cores = joblib.cpu_count()
         processes = f"advens, {cores} processes, float32"
-        calls[processes] = kept(trainers.advens_jobs, case, cores)
+        # Its processes are its own already.
+        calls[processes] = trainers.advens_jobs(case, cores)
         members[processes] = cores
         left_out.append("advens, stacked: the backend is not JAX")
     else:
