@@ -1,7 +1,7 @@
 """Settings of the process that computes: its memory, its randomness, its threads.
 
-They hold until the process ends, so the library makes none of them by itself; the
-scripts and the processes that they start do.
+They hold until the process ends, so the library makes none of them in its caller's:
+worker processes make them all, and the scripts keep memory.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ def keep_memory() -> bool:
     """Let the C library keep freed memory for what comes next.
 
     TensorFlow on a CPU frees each tensor after its last use. As glibc is by default,
-    the memory goes back to the system, which then spends up to a third of a training's
-    time handing out pages (docs/performance.md). The process holds some .3 GiB more.
+    the memory goes back to the system, and handing out its pages again can take a third
+    of a training's time. Keeping it costs .05 to .25 GiB (docs/performance.md).
 
     Returns:
         Whether it does so from now on: only on Linux with glibc, and not on Keras's JAX

@@ -15,7 +15,7 @@ from advens.ensemble import Ensemble
 _COMPILED = tempfile.TemporaryDirectory()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# It compiles longer than these small programs run: less thoroughly, in 3/5 of the time.
+# Less thoroughly, too: these small programs take longer to compile than to run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # As the scripts do.
