@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 
@@ -81,7 +80,7 @@ def quick_input_gradients(model: keras.Model) -> Iterator[None]:
     It is for TensorFlow on a CPU, and changes how convolutions of stride 1 pass
     gradients back to their inputs. Those of grey images are padded to sixteen channels:
     as a matrix product, whose parts are then added up, they take a third of the time.
-    All others, without AVX-512, take two to three times that of the convolution with
+    All others, without oneDNN, take two to three times that of the convolution with
     the kernel turned about, which they are. Each is the same but for rounding, and any
     other layer is left as it is.
     """
@@ -102,17 +101,16 @@ def _is_slow(layer: keras.Layer) -> bool:
         and layer.groups == 1
         and set(layer.strides) == set(layer.dilation_rate) == {1}
         and layer.data_format == "channels_last"
-        and (layer.kernel.shape[2] == 1 or not has_avx512())
+        and (layer.kernel.shape[2] == 1 or not uses_onednn())
     )
 
 
-@functools.cache
-def has_avx512() -> bool:
-    """Return whether the processor has AVX-512."""
-    # NumPy leaves empty lists out, and has called it otherwise since 2.4.
-    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})
-    names = {*extensions.get("baseline", ()), *extensions.get("found", ())}
-    return not names.isdisjoint({"AVX512_SKX", "X86_V4"})
+def uses_onednn() -> bool:
+    """Return whether TensorFlow computes by oneDNN, see `process.use_onednn`."""
+    # As TensorFlow's own tests ask.
+    from tensorflow.python.framework import test_util
+
+    return bool(test_util.IsMklEnabled())
 
 
 def _convolution(by_input: Callable, padding: str, x: Any, kernel: Any) -> Any:

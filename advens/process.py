@@ -1,20 +1,33 @@
-"""Settings of the process that computes: its memory, its randomness, its threads.
+"""Settings of the process that computes: its kernels, memory, randomness, threads.
 
 They hold until the process ends, so the library makes none of them in its caller's:
-worker processes make them all, and the scripts keep memory.
+worker processes make them all, and the scripts the first two.
 """
 
 import contextlib
 import ctypes
+import os
 import sys
 from typing import Final
-
-import keras
 
 # Of glibc's malloc.h, see its mallopt(3).
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_MAX: Final = -4
 _M_ARENA_MAX: Final = -8
+
+
+def use_onednn() -> bool:
+    """Let TensorFlow compute by oneDNN on a CPU, and processes that are started later.
+
+    It does so by itself where the processor has AVX512_VNNI or the like; by Eigen, its
+    other kernels, convolutions take 1.2 to 1.7 times as long (docs/performance.md).
+    `TF_ENABLE_ONEDNN_OPTS=0` in the environment keeps Eigen.
+
+    Returns:
+        Whether it is in time: TensorFlow looks when it is imported.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    return "tensorflow" not in sys.modules
 
 
 def keep_memory() -> bool:
@@ -28,7 +41,7 @@ def keep_memory() -> bool:
         Whether it does so from now on: only on Linux with glibc, and not on Keras's JAX
         backend, where it gains little and costs .6 GiB.
     """
-    if sys.platform != "linux" or keras.backend.backend() != "tensorflow":
+    if sys.platform != "linux" or not _on_tensorflow():
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -42,7 +55,7 @@ def be_deterministic() -> None:
 
     On a CPU it costs nothing that could be measured.
     """
-    if keras.backend.backend() == "tensorflow":
+    if _on_tensorflow():
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
@@ -54,9 +67,15 @@ def use_threads(count: int) -> None:
     Args:
         count: of threads.
     """
-    if keras.backend.backend() == "tensorflow":
+    if _on_tensorflow():
         import tensorflow as tf
 
         with contextlib.suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(count)
             tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _on_tensorflow() -> bool:
+    import keras
+
+    return keras.backend.backend() == "tensorflow"

@@ -14,7 +14,7 @@ from advens import models, pipelines
 from advens.adversarial_training import Adversarial, AdversarialTraining
 from advens.distillation import Distillation, student_model
 from advens.gradients import compiled, use_xla
-from advens.layers import HalfWordDropout, MatmulConv2D, QuickConv2D, has_avx512
+from advens.layers import HalfWordDropout, MatmulConv2D, QuickConv2D, uses_onednn
 from advens.logits import logits_model
 from advens.recipes import Member
 
@@ -151,7 +151,7 @@ class Trainer:
             layers["conv"] = MatmulConv2D
         elif not use_xla():
             layers["dropout"] = HalfWordDropout
-            if not has_avx512():
+            if not uses_onednn():
                 layers["conv"] = QuickConv2D
         self._build = functools.partial(
             models.build, architecture, dtype=precision, **layers

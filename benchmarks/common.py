@@ -4,6 +4,7 @@ This machine may be shared: a speed is told as the ratio of two measurements tha
 each other, and of many such pairs the median, with the lowest and the highest.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -27,7 +28,7 @@ flags.DEFINE_string("out", None, "JSON file to write.")
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark on the cores that `--cores` leaves to it, its memory kept.
+    """Run a benchmark on the cores that `--cores` leaves to it, set as the scripts are.
 
     TensorFlow, JAX, PyTorch and BLAS all start as many threads as they may use cores:
     import them within `main`.
@@ -44,6 +45,7 @@ def run(main: Callable[[], None]) -> None:
             os.sched_setaffinity(0, cores[: FLAGS.cores])
         from advens import process
 
+        process.use_onednn()
         process.keep_memory()
         main()
 
@@ -51,7 +53,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def alone(
-    make: Callable[..., Callable[[], Any]], *args: Any, keep_memory: bool = False
+    make: Callable[..., Callable[[], Any]], *args: Any, tuned: bool = False
 ) -> Callable[[], None]:
     """Return a call that is made and called in a process of its own.
 
@@ -59,26 +61,31 @@ def alone(
 
     Args:
         make: makes it; a function of a module.
-        args: of `make`.
-        keep_memory: whether its process keeps its memory, as those of advens do.
+        args: of `make`, hashable.
+        tuned: whether the process is set as the scripts are, see `process`.
     """
     spawn = multiprocessing.get_context("spawn")
-    setting = (keep_memory, make, *args)
-    pool = ProcessPoolExecutor(1, spawn, initializer=_prepare, initargs=setting)
-    return lambda: pool.submit(_call_prepared).result()
+    pool = ProcessPoolExecutor(1, spawn, initializer=_prepare, initargs=(tuned,))
+    return lambda: pool.submit(_call, make, *args).result()
 
 
-def _prepare(keep_memory: bool, make: Callable[..., Any], *args: Any) -> None:
-    global _prepared
-    if keep_memory:
-        from advens import process
+def _prepare(tuned: bool) -> None:
+    # Of `run`, in the process that started this one.
+    if not tuned:
+        del os.environ["TF_ENABLE_ONEDNN_OPTS"]
+        return
+    from advens import process
 
-        process.keep_memory()
-    _prepared = make(*args)
+    process.keep_memory()
 
 
-def _call_prepared() -> None:
-    _prepared()
+def _call(make: Callable[..., Any], *args: Any) -> None:
+    _made(make, *args)()
+
+
+@functools.cache
+def _made(make: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    return make(*args)
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:

@@ -1,12 +1,13 @@
 """How fast advens trains a network, beside Keras's `fit` and PyTorch.
 
-In turns, in one run, each in a process of its own, as its users have it: advens's keeps
-its memory, as the scripts do, the others' do where the row says so. A measurement is an
-epoch of `--steps` steps. That of Keras begins with some hundredths of a second that no
-longer epoch has, and that of advens ends with the look at 500 images that says whether
-the network is alive: take many steps. The ratio is that of advens in float32 to each,
-pair by pair. The share is what part of the speed of a large matrix product, in the same
-turn, library and precision as advens, the arithmetic of the training reaches.
+In turns, in one run, each in a process of its own, as its users have it: advens's are
+set as its scripts are (`process.use_onednn`, `process.keep_memory`), the others' where
+the row says that they are tuned. A measurement is an epoch of `--steps` steps. That of
+Keras begins with some hundredths of a second that no longer epoch has, and that of advens
+ends with the look at 500 images that says whether the network is alive: take many steps.
+The ratio is that of advens in float32 to each, pair by pair. The share is what part of
+the speed of a large matrix product, in the same turn, library and precision as advens,
+the arithmetic of the training reaches.
 """
 
 import dataclasses
@@ -42,17 +43,17 @@ def main() -> None:
     num_images = _BATCH_SIZE.value * _STEPS.value
     case = trainers.Case(architecture, num_images, _BATCH_SIZE.value)
     advens, fit, torch = trainers.advens_fit, trainers.keras_fit, trainers.torch_fit
-    alone, kept = common.alone, functools.partial(common.alone, keep_memory=True)
+    alone, tuned = common.alone, functools.partial(common.alone, tuned=True)
 
     calls = {
-        "advens, float32": kept(advens, case, "float32"),
-        "advens, bfloat16": kept(advens, case, "bfloat16"),
+        "advens, float32": tuned(advens, case, "float32"),
+        "advens, bfloat16": tuned(advens, case, "bfloat16"),
         "keras fit, float32": alone(fit, case),
     }
     left_out, members = [], {}
     on_tensorflow = keras.backend.backend() == "tensorflow"
     if on_tensorflow:
-        calls["keras fit, memory kept, float32"] = kept(fit, case)
+        calls["keras fit, tuned, float32"] = tuned(fit, case)
         calls["keras fit, XLA, float32"] = alone(fit, case, True)
         # In one precision: a second one would be compiled anew in every turn.
         cores = joblib.cpu_count()
@@ -63,13 +64,13 @@ def main() -> None:
         left_out.append("advens, stacked: the backend is not JAX")
     else:
         stacked = "advens, stacked, float32"
-        calls[stacked] = kept(advens, case, "float32", _STACK.value)
+        calls[stacked] = tuned(advens, case, "float32", _STACK.value)
         members[stacked] = _STACK.value
-        left_out.append("keras fit, memory kept or XLA: the backend is not TensorFlow")
+        left_out.append("keras fit, tuned or with XLA: the backend is not TensorFlow")
     if importlib.util.find_spec("torch"):
         calls["PyTorch, float32"] = alone(torch, case, "float32")
         if on_tensorflow:
-            calls["PyTorch, memory kept, float32"] = kept(torch, case, "float32")
+            calls["PyTorch, tuned, float32"] = tuned(torch, case, "float32")
         calls["PyTorch, bfloat16"] = alone(torch, case, "bfloat16")
     else:
         left_out.append("PyTorch: not installed")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
+from advens import process
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -18,6 +20,7 @@ def main(reproduce: Callable[[], None]) -> None:
     """Parse the flags and call `reproduce`; bad input is one line and exit code 1."""
     # Hide TensorFlow's notes, but not its errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    process.use_onednn()
     # Else it reports every glyph that a PDF embeds.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
 

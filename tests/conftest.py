@@ -3,6 +3,9 @@
 import os
 import tempfile
 
+# As `process.use_onednn`, and before TensorFlow is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 import keras
 import numpy as np
 import pytest

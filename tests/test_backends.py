@@ -35,7 +35,11 @@ def run(*command, **environment):
 def test_backends_judge_the_same_weights_alike(tmp_path):
     arguments = ("--num_members=2", "--epochs=1", "--rounds=1")
     run(
-        *(ROOT / "benchmarks/backends.py", f"--out={tmp_path / 'out.json'}", *arguments),
+        *(
+            ROOT / "benchmarks/backends.py",
+            f"--out={tmp_path / 'out.json'}",
+            *arguments,
+        ),
         KERAS_BACKEND="tensorflow",
     )
     found = json.loads((tmp_path / "out.json").read_text())

@@ -71,12 +71,12 @@ def test_training(tmp_path):
     contenders = {
         *(f"advens, {d}" for d in DTYPES),
         "keras fit, float32",
-        *("keras fit, memory kept, float32", "keras fit, XLA, float32"),
+        *("keras fit, tuned, float32", "keras fit, XLA, float32"),
         f"advens, {joblib.cpu_count()} processes, float32",
     }
     left_out = ["advens, stacked: the backend is not JAX"]
     if importlib.util.find_spec("torch"):
-        contenders |= {f"PyTorch, {d}" for d in ("memory kept, float32", *DTYPES)}
+        contenders |= {f"PyTorch, {d}" for d in ("tuned, float32", *DTYPES)}
     else:
         left_out.append("PyTorch: not installed")
     assert found["left_out"] == left_out

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -7,14 +5,8 @@ from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens.gradients import input_gradient
-from advens.layers import (
-    HalfWordDropout,
-    MatmulConv2D,
-    has_avx512,
-    quick_input_gradients,
-)
+from advens.layers import HalfWordDropout, MatmulConv2D, quick_input_gradients
 
-CPU = Path("/proc/cpuinfo")
 SIZES = pytest.mark.parametrize("kernel_size", [1, 3, (2, 5)])
 PADDINGS = pytest.mark.parametrize("padding", ["valid", "same"])
 
@@ -55,13 +47,13 @@ tensorflow_only = pytest.mark.skipif(
 @tensorflow_only
 @SIZES
 @PADDINGS
-@pytest.mark.parametrize(("channels", "avx512"), [(1, True), (1, False), (3, False)])
+@pytest.mark.parametrize(("channels", "onednn"), [(1, True), (1, False), (3, False)])
 def test_quick_gradient_is_the_gradient(
-    kernel_size, padding, channels, avx512, monkeypatch
+    kernel_size, padding, channels, onednn, monkeypatch
 ):
     import tensorflow as tf
 
-    monkeypatch.setattr("advens.layers.has_avx512", lambda: avx512)
+    monkeypatch.setattr("advens.layers.uses_onednn", lambda: onednn)
     model = network(channels, kernel_size=kernel_size, padding=padding)
     x = tf.constant(images(channels))
 
@@ -73,7 +65,7 @@ def test_quick_gradient_is_the_gradient(
 
     want = gradients()
     with quick_input_gradients(model):
-        for layer, quick in zip(model.layers, (True, not avx512), strict=True):
+        for layer, quick in zip(model.layers, (True, not onednn), strict=True):
             assert ("convolution_op" in vars(layer)) == quick
         got = gradients()
     assert not any("convolution_op" in vars(layer) for layer in model.layers)
@@ -83,7 +75,7 @@ def test_quick_gradient_is_the_gradient(
 
 @tensorflow_only
 @pytest.mark.parametrize(
-    ("channels", "avx512", "options"),
+    ("channels", "onednn", "options"),
     [
         (2, True, {}),
         (1, False, {"strides": 2}),
@@ -91,8 +83,8 @@ def test_quick_gradient_is_the_gradient(
         (2, False, {"groups": 2}),
     ],
 )
-def test_other_layers_are_left_alone(channels, avx512, options, monkeypatch):
-    monkeypatch.setattr("advens.layers.has_avx512", lambda: avx512)
+def test_other_layers_are_left_alone(channels, onednn, options, monkeypatch):
+    monkeypatch.setattr("advens.layers.uses_onednn", lambda: onednn)
     convolution = layers.Conv2D(4, 3, **options)
     model = keras.Sequential([keras.Input((7, 6, channels)), convolution])
     x = ops.convert_to_tensor(images(channels))
@@ -101,11 +93,6 @@ def test_other_layers_are_left_alone(channels, avx512, options, monkeypatch):
         assert "convolution_op" not in vars(model.layers[0])
         got = input_gradient(lambda x: losses(model, x), x)
     assert_array_equal(got, want)
-
-
-@pytest.mark.skipif(not CPU.exists(), reason="Linux says what the processor has")
-def test_has_avx512():
-    assert has_avx512() == ("avx512bw" in CPU.read_text())
 
 
 @tensorflow_only

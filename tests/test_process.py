@@ -1,5 +1,7 @@
 """Settings of a process: seen in a process of their own, as they hold until its end."""
 
+import os
+import platform
 import resource
 import subprocess
 import sys
@@ -12,11 +14,34 @@ from advens import process
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
-def run(code):
-    command = [sys.executable, "-c", code]
+def run(code, **environment):
+    # Not what this process has set for those that it starts.
+    rest = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
     return subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code],
+        env={**rest, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     ).stdout
+
+
+@pytest.mark.skipif(
+    not TENSORFLOW or (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="of TensorFlow on x86",
+)
+@pytest.mark.parametrize(
+    ("environment", "used"), [({}, True), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False)]
+)
+def test_use_onednn(environment, used):
+    code = """
+from advens import process
+print(process.use_onednn())
+from advens.layers import uses_onednn
+print(uses_onednn(), process.use_onednn())
+"""
+    assert run(code, **environment).split() == ["True", str(used), "False"]
 
 
 @pytest.mark.skipif(

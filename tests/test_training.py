@@ -421,17 +421,17 @@ def test_adam_is_keras_s_adam(precision):
 
 @pytest.mark.skipif(use_xla(), reason="for TensorFlow on a CPU")
 @pytest.mark.parametrize("kind", ["plain", "adversarial"])
-def test_processors_without_avx512_train_alike(kind, monkeypatch):
+def test_without_onednn_members_train_alike(kind, monkeypatch):
     recipe = make(kind).recipe
     network = dataclasses.replace(TINY, blocks=((2, 3),))
     options = ("adam", 0.01, recipe.precision, recipe.adversarial, None)
     weights = []
-    for avx512 in (True, False):
-        monkeypatch.setattr("advens.trainer.has_avx512", lambda found=avx512: found)
+    for onednn in (True, False):
+        monkeypatch.setattr("advens.trainer.uses_onednn", lambda found=onednn: found)
         trainer = Trainer(network, *options)
         for layer in trainer.network.layers[:2]:
             assert isinstance(layer, keras.layers.Conv2D)
-            assert isinstance(layer, QuickConv2D) != avx512
+            assert isinstance(layer, QuickConv2D) != onednn
         one = InTraining(make(kind), DATA.x_train, DATA.y_train, trainer.start(1))
         trainer.fit([one], lambda one: None)
         weights.append(trainer.weights(one.state))
