@@ -3,11 +3,11 @@
 In turns, in one run, each in a process of its own, as its users have it: advens's are
 set as its scripts are (`process.use_onednn`, `process.keep_memory`), the others' where
 the row says that they are tuned. A measurement is an epoch of `--steps` steps. That of
-Keras begins with some hundredths of a second that no longer epoch has, and that of advens
-ends with the look at 500 images that says whether the network is alive: take many steps.
-The ratio is that of advens in float32 to each, pair by pair. The share is what part of
-the speed of a large matrix product, in the same turn, library and precision as advens,
-the arithmetic of the training reaches.
+Keras begins with some hundredths of a second that no longer epoch has, and that of
+advens ends with the look at 500 images that says whether the network is alive: take
+many steps. The ratio is that of advens in float32 to each, pair by pair. The share is
+what part of the speed of a large matrix product, in the same turn, library and
+precision as advens, the arithmetic of the training reaches.
 """
 
 import dataclasses

@@ -34,15 +34,9 @@ def run(*command, **environment):
 
 def test_backends_judge_the_same_weights_alike(tmp_path):
     arguments = ("--num_members=2", "--epochs=1", "--rounds=1")
-    run(
-        *(
-            ROOT / "benchmarks/backends.py",
-            f"--out={tmp_path / 'out.json'}",
-            *arguments,
-        ),
-        KERAS_BACKEND="tensorflow",
-    )
-    found = json.loads((tmp_path / "out.json").read_text())
+    script, out = ROOT / "benchmarks/backends.py", tmp_path / "out.json"
+    run(script, f"--out={out}", *arguments, KERAS_BACKEND="tensorflow")
+    found = json.loads(out.read_text())
     # FGSM and BIM through each member, and through the ensemble in four ways.
     assert len(found["agreement"]) == 12
     assert min(found["agreement"].values()) >= 0.998
