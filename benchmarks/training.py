@@ -25,6 +25,7 @@ _STEPS = flags.DEFINE_integer("steps", 40, "Steps of one measurement.", 1)
 _STACK = flags.DEFINE_integer(
     "stack", 10, "Members at once, on Keras's JAX backend.", 1
 )
+_BFLOAT16 = flags.DEFINE_bool("bfloat16", True, "Whether bfloat16 is measured, too.")
 _MATRIX_SIZE = flags.DEFINE_integer("matrix_size", 2048, "Rows of the matrices.", 1)
 
 
@@ -75,6 +76,10 @@ def main() -> None:
     else:
         left_out.append("PyTorch: not installed")
     dtypes = {name: name.split()[-1] for name in calls}
+    if not _BFLOAT16.value:
+        dtypes = {name: dtype for name, dtype in dtypes.items() if dtype == "float32"}
+        calls = {name: calls[name] for name in dtypes}
+        left_out.append("bfloat16: --nobfloat16")
     products = {
         dtype: arithmetic.matrix_product(_MATRIX_SIZE.value, dtype)
         for dtype in dict.fromkeys(dtypes.values())
