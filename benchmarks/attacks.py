@@ -23,6 +23,7 @@ _NUM_MEMBERS = flags.DEFINE_integer("num_members", 10, "Members of the ensemble.
 _TRAIN_IMAGES = flags.DEFINE_integer("train_images", 6000, "Images of one epoch.", 1)
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "Images to attack.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images at once.", 1)
+_BFLOAT16 = flags.DEFINE_bool("bfloat16", True, "Whether bfloat16 is measured, too.")
 _CELLS = flags.DEFINE_bool("cells", False, "Measure the cells of Table 2 instead.")
 
 
@@ -80,7 +81,10 @@ def main() -> None:
         "BIM, ensemble, its gradient": case(ensemble, threat=true, attack=bim),
     }
     missing: dict[str, str] = {}
-    found = {name: peers.contend(c, x, y, missing) for name, c in cases.items()}
+    found = {
+        name: peers.contend(c, x, y, missing, _BFLOAT16.value)
+        for name, c in cases.items()
+    }
     _publish_contest(title, found, missing)
 
 
