@@ -1,7 +1,7 @@
 """Settings of the process that computes: its kernels, memory, randomness, threads.
 
-They hold until the process ends, so the library makes none of them in its caller's:
-worker processes make them all, and the scripts the first two.
+They hold until the process ends, so the library makes none of them in its caller's. The
+scripts make the first two, worker processes all but the first, which they inherit.
 """
 
 import contextlib
