@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         keras.backend.backend() != "jax",
-        reason="once is enough, and that suite ends earlier",
+        reason="once is enough: each backend has a process of its own",
     ),
 ]
 ROOT = Path(__file__).parents[1]
