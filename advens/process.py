@@ -19,9 +19,9 @@ _M_ARENA_MAX: Final = -8
 def use_onednn() -> bool:
     """Let TensorFlow compute by oneDNN on a CPU, and processes that are started later.
 
-    It does so by itself where the processor has AVX512_VNNI or the like. Elsewhere, it
-    is 1.4 to 1.8 times as fast under attack (docs/performance.md) as by its own kernels.
-    `TF_ENABLE_ONEDNN_OPTS=0` in the environment keeps those.
+    It does so by itself on newer processors alone. On one without AVX-512, attacks are
+    1.4 to 1.8 times as fast as by TensorFlow's own kernels (docs/performance.md), which
+    `TF_ENABLE_ONEDNN_OPTS=0` in the environment keeps.
 
     Returns:
         Whether it is in time: TensorFlow looks when it is imported.
