@@ -109,7 +109,10 @@ def _publish_contest(
                 ]
             )
     notes = [f"not installed: {name} ({why})" for name, why in missing.items()]
-    notes.append("*: bfloat16/float32; of the first gradient's signs, so many change")
+    if _BFLOAT16.value:
+        notes.append("*: bfloat16/float32; of the first gradient's signs, so many turn")
+    else:
+        notes.append("left out: bfloat16 (--nobfloat16)")
     common.publish(
         "\n".join([title, *notes]),
         [
