@@ -220,7 +220,7 @@ def on_gpu() -> bool:
 def use_xla() -> bool:
     """Say whether to compile with XLA: not for TensorFlow on a CPU.
 
-    There it made training 1.9 to 3.9 times and BIM 1.7 to 15 times slower.
+    There it makes training and BIM slower (docs/performance.md).
     """
     return keras.backend.backend() != "tensorflow" or on_gpu()
 

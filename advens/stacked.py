@@ -149,17 +149,19 @@ def default_size(trainer: "Trainer", running: "InTraining") -> int:
     On a CPU it is one: a second one costs more than its share, as the caches are full.
     A member has its weights with their gradients and the optimizer's moments, the
     activations of a batch with the patches of its convolutions, forward and backward,
-    and its own images and labels if it has any.
+    twice in adversarial training, and its own images and labels if it has any. Where
+    the memory is not known, it is one, too.
     """
     if not on_gpu():
         return 1
     recipe = running.member.recipe
+    passes = 4 if recipe.adversarial else 2
     numbers = 2 * sum(value.size for value in running.state.values())
     for layer in trainer.network.layers:
         size = int(np.prod(layer.output.shape[1:]))
         if isinstance(layer, keras.layers.Conv2D):
             size += int(np.prod(layer.output.shape[1:3] + layer.kernel.shape[:3]))
-        numbers += 2 * recipe.batch_size * size
+        numbers += passes * recipe.batch_size * size
     if recipe.noise_std:
         numbers += running.x.size
     if recipe.distillation:
@@ -168,7 +170,9 @@ def default_size(trainer: "Trainer", running: "InTraining") -> int:
 
 
 def _memory() -> int:
-    return jax.local_devices()[0].memory_stats()["bytes_limit"]
+    # None where the allocator keeps no statistics.
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit", 0)
 
 
 def _on_device(arrays: Sequence[np.ndarray], own: bool) -> Any:

@@ -6,6 +6,7 @@ A member is an artefact of the store. It is trained once, whatever table asks fo
 import dataclasses
 import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -151,7 +152,9 @@ def _fit_in_worker(
         if os.getppid() != run:
             os._exit(1)
 
-    _fit([member], x, y, Store(root), after_epoch=stop_if_orphaned)
+    # A cluster's worker may have several threads, and they share a trainer.
+    with _one_at_a_time:
+        _fit([member], x, y, Store(root), after_epoch=stop_if_orphaned)
 
 
 def _groups(members: Sequence[Member]) -> list[list[Member]]:
@@ -266,3 +269,4 @@ def _stored_labels(member: Member, x: np.ndarray, store: Store) -> np.ndarray:
 
 # One is kept: members of one architecture come one after another.
 _trainer = functools.lru_cache(maxsize=1)(Trainer)
+_one_at_a_time = threading.Lock()

@@ -29,8 +29,13 @@ _CELLS = flags.DEFINE_bool("cells", False, "Measure the cells of Table 2 instead
 
 def main() -> None:
     """Train for one epoch, then measure and print."""
-    import cells
     import keras
+
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise app.UsageError(
+            f"The Keras backend must be 'tensorflow'. Received: {backend!r}"
+        )
+    import cells
     import peers
 
     from advens import datasets, experiments, models, training
@@ -40,10 +45,6 @@ def main() -> None:
     from advens.recipes import Settings
     from advens.store import Store
 
-    if (backend := keras.backend.backend()) != "tensorflow":
-        raise app.UsageError(
-            f"The Keras backend must be 'tensorflow'. Received: {backend!r}"
-        )
     data = datasets.load(_DATASET.value, data_dir=_DATA_DIR.value)
     data = data.subset(_TRAIN_IMAGES.value, _NUM_IMAGES.value)
     x, y = data.x_test, data.y_test

@@ -91,7 +91,11 @@ def attack(members, dataset) -> None:  # type: ignore[no-untyped-def]
     for i, member in enumerate(members):
         member.set_weights(weights[i * size : (i + 1) * size])
     threats = {
-        **{f"grad1_{i}": Threat("member", i) for i in range(len(members))},
+        **{
+            f"grad1_{i}{suffix}": Threat("member", i, loss=loss)
+            for suffix, loss in experiments.LOSSES.items()
+            for i in range(len(members))
+        },
         **experiments.ENSEMBLE_THREATS["logits"],
         **experiments.ENSEMBLE_THREATS["exact"],
     }

@@ -16,11 +16,12 @@ from advens.store import Store
 
 
 def passes(num_members: int, attacks: Sequence[Attack]) -> dict[str, int]:
-    """Count the passes of a batch through one member that no table can do without.
+    """Count the passes of a batch through one member that each gradient needs.
 
     Attacks that follow one gradient share that of their first step, from which its
-    labels come too, where they are predicted again. All members judge each attacked
-    image, and each clean one.
+    labels come too, where they are predicted again. That first step of Grad. 2 and of
+    the ensemble is counted, though it could be put together from the members'. All
+    members judge each attacked image, and each clean one.
     """
     steps = 1 + sum(attack.num_steps - 1 for attack in attacks)
     threats = table2_threats(num_members)

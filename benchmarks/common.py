@@ -43,6 +43,9 @@ def run(main: Callable[[], None]) -> None:
                     f"`cores` must be at most {len(cores)}. Received: {FLAGS.cores}"
                 )
             os.sched_setaffinity(0, cores[: FLAGS.cores])
+        # Each measured process would take most of a GPU's memory for itself.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from advens import process
 
         process.use_onednn()
@@ -91,7 +94,8 @@ def _made(make: Callable[..., Any], *args: Any) -> Callable[[], Any]:
 def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
     """Time each call once a round, a short one several times, after one not counted.
 
-    A call must wait for its result: a library may return before it has computed.
+    Every second round goes backwards: no call always follows the same other. A call
+    must wait for its result: a library may return before it has computed.
 
     Returns:
         Seconds a call, `(rounds,)`, of each.
@@ -99,8 +103,8 @@ def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(FLAGS.rounds):
-        for name, call in calls.items():
+    for i in range(FLAGS.rounds):
+        for name, call in list(calls.items())[:: -1 if i % 2 else 1]:
             took, count = 0.0, 0
             start = time.perf_counter()
             while took < _LEAST_SECONDS:

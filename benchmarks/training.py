@@ -15,7 +15,6 @@ import functools
 import importlib.util
 
 import common
-import joblib
 import numpy as np
 from absl import flags
 
@@ -35,7 +34,7 @@ def main() -> None:
     import keras
     import trainers
 
-    from advens import models
+    from advens import models, training
 
     # With ReLU'd logits, random labels let networks die and start again.
     architecture = dataclasses.replace(
@@ -56,12 +55,13 @@ def main() -> None:
     if on_tensorflow:
         calls["keras fit, tuned, float32"] = tuned(fit, case)
         calls["keras fit, XLA, float32"] = alone(fit, case, True)
-        # In one precision: a second one would be compiled anew in every turn.
-        cores = joblib.cpu_count()
-        processes = f"advens, {cores} processes, float32"
-        # Its processes are its own already.
-        calls[processes] = trainers.advens_jobs(case, cores)
-        members[processes] = cores
+        calls["keras fit, no XLA, float32"] = alone(fit, case, False)
+        if (n_jobs := training.default_jobs()) > 1:
+            # In one precision: a second one would be compiled anew in every turn.
+            processes = f"advens, {n_jobs} processes, float32"
+            # Its processes are its own already.
+            calls[processes] = trainers.advens_jobs(case, n_jobs)
+            members[processes] = n_jobs
         left_out.append("advens, stacked: the backend is not JAX")
     else:
         stacked = "advens, stacked, float32"

@@ -36,7 +36,7 @@ def main(reproduce: Callable[[], None]) -> None:
     def guarded(_: list[str]) -> None:
         try:
             reproduce()
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             _fail(error)
         except KeyboardInterrupt:
             _fail("interrupted; the same command goes on from here")

@@ -3,8 +3,15 @@
 import os
 import tempfile
 
-# As `process.use_onednn`, and before TensorFlow is imported.
+# ruff: noqa: E402
+# All before TensorFlow and JAX are imported. As `process.use_onednn`:
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# JAX compiles a program once, though several tests and processes need it.
+_COMPILED = tempfile.TemporaryDirectory()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Less thoroughly, too: these small programs take longer to compile than to run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import keras
 import numpy as np
@@ -13,13 +20,6 @@ from keras import layers
 
 from advens import process
 from advens.ensemble import Ensemble
-
-# JAX compiles a program once, though several tests and processes need it.
-_COMPILED = tempfile.TemporaryDirectory()
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Less thoroughly, too: these small programs take longer to compile than to run.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # As the scripts do.
 process.keep_memory()

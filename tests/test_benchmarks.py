@@ -6,24 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import joblib
 import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from advens import models
+from advens import models, training
 from advens.logits import logits_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 DTYPES = ("float32", "bfloat16")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="the peers need TensorFlow"
-    ),
-]
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+pytestmark = pytest.mark.slow
+of_tensorflow = pytest.mark.skipif(not TENSORFLOW, reason="the peers need TensorFlow")
 
 
 def record(script, out, *arguments):
@@ -36,6 +33,7 @@ def record(script, out, *arguments):
 ATTACKS = ("--dataset=digits", "--num_members=2", "--train_images=640")
 
 
+@of_tensorflow
 def test_attacks(tmp_path):
     found = record("attacks", tmp_path / "out.json", *ATTACKS, "--num_images=8")
     assert len(found["contenders"]) == 5
@@ -52,6 +50,7 @@ def test_attacks(tmp_path):
         assert results["advens, bfloat16"]["changed_signs"] < 0.2
 
 
+@of_tensorflow
 def test_attack_cells(tmp_path):
     arguments = (*ATTACKS, "--num_images=4", "--cells")
     found = record("attacks", tmp_path / "out.json", *arguments)
@@ -65,20 +64,31 @@ def test_attack_cells(tmp_path):
     assert_allclose(found["ratios"], seconds["cells"] / needed, rtol=1e-6)
 
 
+SHORT = ("--batch_size=8", "--steps=2")
+
+
 def test_training(tmp_path):
-    arguments = ("--batch_size=8", "--steps=2", "--matrix_size=64")
+    arguments = (*SHORT, "--matrix_size=64", *([] if TENSORFLOW else ["--nobfloat16"]))
     found = record("training", tmp_path / "out.json", *arguments)
-    contenders = {
-        *(f"advens, {d}" for d in DTYPES),
-        "keras fit, float32",
-        *("keras fit, tuned, float32", "keras fit, XLA, float32"),
-        f"advens, {joblib.cpu_count()} processes, float32",
-    }
-    left_out = ["advens, stacked: the backend is not JAX"]
+    dtypes = DTYPES if TENSORFLOW else ("float32",)
+    contenders = {*(f"advens, {d}" for d in dtypes), "keras fit, float32"}
+    if TENSORFLOW:
+        of_fit = ("tuned", "XLA", "no XLA")
+        contenders |= {f"keras fit, {name}, float32" for name in of_fit}
+        if (n_jobs := training.default_jobs()) > 1:
+            contenders.add(f"advens, {n_jobs} processes, float32")
+        left_out = ["advens, stacked: the backend is not JAX"]
+    else:
+        contenders.add("advens, stacked, float32")
+        left_out = ["keras fit, tuned or with XLA: the backend is not TensorFlow"]
     if importlib.util.find_spec("torch"):
-        contenders |= {f"PyTorch, {d}" for d in ("tuned, float32", *DTYPES)}
+        contenders |= {f"PyTorch, {d}" for d in dtypes}
+        if TENSORFLOW:
+            contenders.add("PyTorch, tuned, float32")
     else:
         left_out.append("PyTorch: not installed")
+    if not TENSORFLOW:
+        left_out.append("bfloat16: --nobfloat16")
     assert found["left_out"] == left_out
     for name in ("samples_per_second", "ratios", "shares"):
         assert found[name].keys() == contenders
@@ -92,6 +102,7 @@ def test_training(tmp_path):
         assert_allclose(share, want, rtol=1e-6)
 
 
+@of_tensorflow
 def test_scaling(tmp_path):
     sizes = {
         "num_members": [1, 2],
@@ -115,6 +126,12 @@ def test_scaling(tmp_path):
         n = 1 if name == "n_jobs" else values[0]
         line = sweep["slope"] * np.array([n, ratio * n]) + sweep["constant"]
         assert_allclose(line, [first, second], rtol=1e-6)
+
+
+def test_adversarial_training(tmp_path):
+    found = record("adversarial_training", tmp_path / "out.json", *SHORT)
+    took = {name: value for name, [value] in found["milliseconds_per_step"].items()}
+    assert_allclose(found["ratios"], took["adversarial"] / took["plain"], rtol=1e-6)
 
 
 @pytest.fixture
@@ -141,6 +158,7 @@ def test_step_flops(benchmarks):
     assert step_flops(models.TABLE3) == 2 * (3 * forward - first) == 236_353_536
 
 
+@of_tensorflow
 @pytest.mark.parametrize("logits", ["relu", "linear", "dense"])
 def test_torch_networks_are_those_of_keras(benchmarks, logits):
     torch = pytest.importorskip("torch")

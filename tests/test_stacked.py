@@ -139,9 +139,13 @@ def test_the_default_is_what_fits(monkeypatch):
     assert stacked.default_size(trainer, one) == 1
     monkeypatch.setattr(stacked, "on_gpu", lambda: True)
     monkeypatch.setattr(stacked, "_memory", lambda: 2**30)
-    many, fewer = (stacked.default_size(trainer, each) for each in (one, noisy))
-    assert many > fewer > 1
-    monkeypatch.setattr(stacked, "_memory", lambda: 0)
+    soft = dataclasses.replace(one, member=make(1, adversarial=Adversarial(0.1)))
+    many, *fewer = (stacked.default_size(trainer, each) for each in (one, noisy, soft))
+    assert many > max(fewer)
+    assert min(fewer) > 1
+    # The CPU's is not known.
+    monkeypatch.undo()
+    monkeypatch.setattr(stacked, "on_gpu", lambda: True)
     assert stacked.default_size(trainer, one) == 1
 
 

@@ -3,12 +3,13 @@ import multiprocessing
 import os
 import signal
 
+import joblib
 import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from advens import datasets, models, pipelines
+from advens import datasets, models, pipelines, process
 from advens.adversarial_training import Adversarial, AdversarialTraining
 from advens.distillation import Distillation
 from advens.ensemble import Ensemble
@@ -280,11 +281,17 @@ def test_a_teacher_of_two_students_is_trained_once(tmp_path):
     assert store.written.count("member") == 3
 
 
-def test_processes_give_the_same_members(trained, tmp_path):
-    members = [make(kind) for kind in ("plain", "printed", "papernot")]
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_give_the_same_members(backend, trained, tmp_path, monkeypatch):
+    if backend == "threading":
+        # For the whole of this process.
+        monkeypatch.setattr(process, "be_deterministic", lambda: None)
+    kinds = ("plain", "bagged", "printed", "papernot")
+    members = [make(kind) for kind in kinds]
     store = Store(tmp_path)
-    fit_members(members, DATA, store, n_jobs=2)
-    everyone = [*members, *(m.teacher for m in members[1:])]
+    with joblib.parallel_config(backend=backend):
+        fit_members(members, DATA, store, n_jobs=2)
+    everyone = [*members, *(m.teacher for m in members[2:])]
     assert all(store.has("member", member.spec) for member in everyone)
     got, want = (load_ensemble(everyone, s) for s in (store, trained))
     for a, b in zip(got.members, want.members, strict=True):
