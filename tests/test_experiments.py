@@ -25,7 +25,7 @@ def make_run(root, **options):
     return Run(
         dataset=datasets.load("digits").subset(160, 40),
         settings=Settings("digits", epochs=2),
-        attacks=paper_attacks("digits"),
+        attacks=paper_attacks("digits", bim_num_steps=3),
         store=Store(root),
         **{"num_members": 3, "n_jobs": 1, **options},
     )
@@ -186,6 +186,7 @@ def test_deviations(root):
     assert make_run(root).deviations() == [
         "epochs=2",
         "num_members=3",
+        "BIM num_steps=3",
         "train_images=160 of 1437",
         "test_images=40 of 360",
     ]

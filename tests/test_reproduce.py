@@ -18,7 +18,10 @@ from advens import datasets, evaluation, experiments, manifest, tables, training
 from reproduce import anomaly, common, noise_sweep, shared_flags, table2, table4
 
 SCRIPTS = Path(table2.__file__).parent
-REDUCED = ("--num_members=2", "--epochs=1", "--train_images=128", "--test_images=20")
+REDUCED = (
+    *("--num_members=2", "--epochs=1", "--train_images=128", "--test_images=20"),
+    "--bim_num_steps=3",
+)
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ADVENS_DATA_DIR"}
 
 
@@ -111,7 +114,7 @@ def test_table2_writes_and_prints(tmp_path, monkeypatch, capsys):
     ]
     assert list(frame["method"]) == ["Rand. Ini.", "Bagging"] * 2
     assert f"{frame['grad1_single'][0]:.4f}" in printed
-    assert "Table 2 on digits (epochs=1, num_members=2, train_images=128" in printed
+    assert "Table 2 on digits (epochs=1, num_members=2, BIM num_steps=3" in printed
     assert "grad1_single: each member under its own gradient" in printed
     cells = pd.read_csv("results/table2_digits_cells.csv")
     assert len(cells) == 4 * 10
@@ -125,7 +128,7 @@ def test_table2_writes_and_prints(tmp_path, monkeypatch, capsys):
     assert record["hardware"]["cores"] >= 1
     assert set(record["data"]["sha256"]) == {"train", "test"}
     assert "train bagging" in record["seconds_per_stage"]
-    assert len(record["differs_from_the_paper"]) == 4
+    assert len(record["differs_from_the_paper"]) == 5
     assert not [key for key in record["flags"] if "verbosity" in key]
 
 
@@ -181,7 +184,7 @@ def test_anomaly_writes_draws_and_is_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     call(table2.table2, *REDUCED, "--methods=bagging")
     trained = modified("advens-work/member")
-    walk = ("--method=bagging", "--num_grad1=1", "--max_num_steps=9")
+    walk = ("--method=bagging", "--num_grad1=1", "--max_num_steps=4")
     call(anomaly.anomaly, *REDUCED, *walk)
     assert modified("advens-work/member") == trained
     printed = capsys.readouterr().out
@@ -195,10 +198,10 @@ def test_anomaly_writes_draws_and_is_resumed(tmp_path, monkeypatch, capsys):
 
     frame = pd.read_csv(files[0])
     names = ["column", "labels", "box", "num_steps"]
-    assert len(frame) == len(frame[names].drop_duplicates()) == 4 * 3 * 2 * 9
+    assert len(frame) == len(frame[names].drop_duplicates()) == 4 * 3 * 2 * 4
     accuracy = frame.set_index(names)["accuracy"]
-    assert f"{accuracy['grad2_ensemble', 'repredicted', True, 8]:.4f}" in printed
-    # After the paper's steps, what Table 2 has; it has each member's Grad. 1.
+    assert f"{accuracy['grad2_ensemble', 'repredicted', True, 3]:.4f}" in printed
+    # After BIM's steps, what Table 2 has; it has each member's Grad. 1.
     ours, theirs = outcomes("anomaly_digits"), outcomes("table2_digits")
     for column, labels, column2 in (
         ("grad1_single", "true", "grad1_single"),
@@ -207,10 +210,10 @@ def test_anomaly_writes_draws_and_is_resumed(tmp_path, monkeypatch, capsys):
         ("grad2_ensemble", "repredicted", "grad2_ensemble_repredicted"),
         ("ensemble_gradient", "true", "ensemble_gradient"),
     ):
-        cell, want = ours["BIM 8", f"{column}_{labels}"], theirs["BIM", column2]
+        cell, want = ours["BIM 3", f"{column}_{labels}"], theirs["BIM", column2]
         assert_array_equal(cell.correct, want.correct[:1])
         assert_array_equal(cell.zero_gradient, want.zero_gradient[:1])
-        assert_allclose(accuracy[column, labels, False, 8], cell.accuracy, atol=1e-6)
+        assert_allclose(accuracy[column, labels, False, 3], cell.accuracy, atol=1e-6)
 
     monkeypatch.setattr(evaluation, "_judged", None)
     call(anomaly.anomaly, *REDUCED, *walk)
@@ -317,6 +320,7 @@ def test_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
         "--train_images=160",
         "--test_images=20",
         "--n_jobs=1",
+        "--bim_num_steps=3",
     )
     process = start("table2", *arguments, cwd=tmp_path)
     members = tmp_path / "advens-work" / "member"
