@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+import joblib
 import numpy as np
 
 from advens import models
@@ -66,7 +67,9 @@ def advens_jobs(case: Case, n_jobs: int) -> Callable[[], Any]:
     members = [Member(case.recipe("float32"), seed, "") for seed in range(n_jobs)]
 
     def fit() -> None:
-        with tempfile.TemporaryDirectory() as root:
+        # The others, too, have started before they are measured.
+        kept = joblib.parallel_config("loky", idle_worker_timeout=3600)
+        with kept, tempfile.TemporaryDirectory() as root:
             fit_members(members, dataset, Store(root), n_jobs=n_jobs)
 
     return fit
