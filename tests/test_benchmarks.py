@@ -68,9 +68,9 @@ SHORT = ("--batch_size=8", "--steps=2")
 
 
 def test_training(tmp_path):
-    arguments = (*SHORT, "--matrix_size=64", *([] if TENSORFLOW else ["--nobfloat16"]))
+    arguments = (*SHORT, "--matrix_size=64", *(["--nobfloat16"] if TENSORFLOW else []))
     found = record("training", tmp_path / "out.json", *arguments)
-    dtypes = DTYPES if TENSORFLOW else ("float32",)
+    dtypes = ("float32",) if TENSORFLOW else DTYPES
     contenders = {*(f"advens, {d}" for d in dtypes), "keras fit, float32"}
     if TENSORFLOW:
         of_fit = ("tuned", "XLA", "no XLA")
@@ -87,7 +87,7 @@ def test_training(tmp_path):
             contenders.add("PyTorch, tuned, float32")
     else:
         left_out.append("PyTorch: not installed")
-    if not TENSORFLOW:
+    if TENSORFLOW:
         left_out.append("bfloat16: --nobfloat16")
     assert found["left_out"] == left_out
     for name in ("samples_per_second", "ratios", "shares"):
