@@ -205,12 +205,13 @@ def _numbers(
     return numbers
 
 
-def table2_threats(num_members: int) -> list[Threat]:
-    """Return the gradients that the attacks of Table 2 follow, of each ensemble."""
-    threats = []
-    for loss in LOSSES.values():
-        threats += [Threat("member", i, loss=loss) for i in range(num_members)]
-        threats += ENSEMBLE_THREATS[loss].values()
+def table2_threats(num_members: int) -> dict[str, Threat]:
+    """Return the gradients that the attacks of Table 2 follow, by name."""
+    threats = {}
+    for suffix, loss in LOSSES.items():
+        for i in range(num_members):
+            threats[f"grad1_{i}{suffix}"] = Threat("member", i, loss=loss)
+        threats |= ENSEMBLE_THREATS[loss]
     return threats
 
 
@@ -218,7 +219,7 @@ def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
     """Train the ensembles of Table 2, attack them and return the table's cells."""
     cells = []
     indices = range(run.num_members)
-    threats = table2_threats(run.num_members)
+    threats = [*table2_threats(run.num_members).values()]
     for row in methods:
         members = run.members(row)
         run.train(row, members)

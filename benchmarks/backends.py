@@ -83,26 +83,17 @@ def attack(members, dataset) -> None:  # type: ignore[no-untyped-def]
     from advens import experiments
     from advens.attacks import paper_attacks
     from advens.ensemble import Ensemble
-    from advens.evaluation import Threat, evaluate
+    from advens.evaluation import evaluate
 
     arrays = np.load(_WEIGHTS.value)
     weights = [arrays[name] for name in arrays.files]
     size = len(weights) // len(members)
     for i, member in enumerate(members):
         member.set_weights(weights[i * size : (i + 1) * size])
-    threats = {
-        **{
-            f"grad1_{i}{suffix}": Threat("member", i, loss=loss)
-            for suffix, loss in experiments.LOSSES.items()
-            for i in range(len(members))
-        },
-        **experiments.ENSEMBLE_THREATS["logits"],
-        **experiments.ENSEMBLE_THREATS["exact"],
-    }
     attacks = paper_attacks(_DATASET.value)
     found = {}
     data = Ensemble(members), dataset.x_test, dataset.y_test
-    for name, threat in threats.items():
+    for name, threat in experiments.table2_threats(len(members)).items():
         outcomes = evaluate(*data, threat=threat, attacks=attacks)
         for settings, outcome in zip(attacks, outcomes, strict=True):
             right = [*outcome.members, outcome.ensemble]

@@ -24,7 +24,7 @@ def passes(num_members: int, attacks: Sequence[Attack]) -> dict[str, int]:
     members judge each attacked image, and each clean one.
     """
     steps = 1 + sum(attack.num_steps - 1 for attack in attacks)
-    threats = table2_threats(num_members)
+    threats = table2_threats(num_members).values()
     followed = [1 if t.gradient == "member" else num_members for t in threats]
     return {
         "gradient pass": steps * sum(followed),
@@ -53,7 +53,7 @@ def measure(
 
     def cells() -> None:
         with tempfile.TemporaryDirectory() as root:
-            for threat in (None, *table2_threats(len(case.ensemble))):
+            for threat in (None, *table2_threats(len(case.ensemble)).values()):
                 stored_outcomes(
                     Store(root),
                     {},

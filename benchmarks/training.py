@@ -67,7 +67,7 @@ def main() -> None:
         stacked = "advens, stacked, float32"
         calls[stacked] = tuned(advens, case, "float32", _STACK.value)
         members[stacked] = _STACK.value
-        left_out.append("keras fit, tuned or with XLA: the backend is not TensorFlow")
+        left_out.append("other rows of keras fit: the backend is not TensorFlow")
     if importlib.util.find_spec("torch"):
         calls["PyTorch, float32"] = alone(torch, case, "float32")
         if on_tensorflow:

@@ -80,7 +80,7 @@ def test_training(tmp_path):
         left_out = ["advens, stacked: the backend is not JAX"]
     else:
         contenders.add("advens, stacked, float32")
-        left_out = ["keras fit, tuned or with XLA: the backend is not TensorFlow"]
+        left_out = ["other rows of keras fit: the backend is not TensorFlow"]
     if importlib.util.find_spec("torch"):
         contenders |= {f"PyTorch, {d}" for d in dtypes}
         if TENSORFLOW:
