@@ -21,6 +21,7 @@ _STEPS = flags.DEFINE_integer("steps", 100, "Steps of one measurement.", 1)
 def main() -> None:
     """Measure and print."""
     import keras
+    import trainers
 
     from advens import models
     from advens.adversarial_training import Adversarial
@@ -32,17 +33,15 @@ def main() -> None:
     x = rng.random((num_images, *architecture.input_shape), np.float32)
     y = rng.integers(architecture.num_classes, size=num_images)
     x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
-    fit: Any = {"batch_size": _BATCH_SIZE.value, "shuffle": False, "verbose": 0}
+    fit: Any = {"batch_size": _BATCH_SIZE.value, "shuffle": False}
 
     options = (architecture, "adam", 1e-3, "float32")
-    plain = Trainer(*options, None, None).model
-    adversarial = Trainer(*options, Adversarial(eps=0.3), None).model
-    seconds = common.in_turns(
-        {
-            "plain": functools.partial(plain.fit, x, y, **fit),
-            "adversarial": functools.partial(adversarial.fit, x, y, **fit),
-        }
-    )
+    kinds = {"plain": None, "adversarial": Adversarial(eps=0.3)}
+    calls = {}
+    for kind, adversarial in kinds.items():
+        model = Trainer(*options, adversarial, None).model
+        calls[kind] = functools.partial(trainers.timed_fit, model, x, y, **fit)
+    seconds = common.in_turns(calls)
     milliseconds = {k: v / _STEPS.value * 1000 for k, v in seconds.items()}
     ratios = seconds["adversarial"] / seconds["plain"]
     common.publish(

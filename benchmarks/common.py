@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +58,7 @@ def run(main: Callable[[], None]) -> None:
 
 def alone(
     make: Callable[..., Callable[[], Any]], *args: Any, tuned: bool = False
-) -> Callable[[], None]:
+) -> Callable[[], Any]:
     """Return a call that is made and called in a process of its own.
 
     So no other library's threads and settings are beside it.
@@ -82,8 +83,8 @@ def _prepare(tuned: bool) -> None:
     process.keep_memory()
 
 
-def _call(make: Callable[..., Any], *args: Any) -> None:
-    _made(make, *args)()
+def _call(make: Callable[..., Any], *args: Any) -> Any:
+    return _made(make, *args)()
 
 
 @functools.cache
@@ -95,7 +96,8 @@ def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
     """Time each call once a round, a short one several times, after one not counted.
 
     Every second round goes backwards: no call always follows the same other. A call
-    must wait for its result: a library may return before it has computed.
+    must wait for its result: a library may return before it has computed. One that
+    returns a `timedelta` says itself how long it took.
 
     Returns:
         Seconds a call, `(rounds,)`, of each.
@@ -105,12 +107,14 @@ def in_turns(calls: Mapping[str, Callable[[], Any]]) -> dict[str, np.ndarray]:
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(FLAGS.rounds):
         for name, call in list(calls.items())[:: -1 if i % 2 else 1]:
-            took, count = 0.0, 0
-            start = time.perf_counter()
-            while took < _LEAST_SECONDS:
-                call()
-                took, count = time.perf_counter() - start, count + 1
-            seconds[name].append(took / count)
+            took: list[float] = []
+            while sum(took) < _LEAST_SECONDS:
+                start = time.perf_counter()
+                result = call()
+                whole = time.perf_counter() - start
+                told = isinstance(result, timedelta)
+                took.append(result.total_seconds() if told else whole)
+            seconds[name].append(float(np.mean(took)))
     return {name: np.array(values) for name, values in seconds.items()}
 
 
