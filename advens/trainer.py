@@ -19,8 +19,8 @@ from advens.logits import logits_model
 from advens.recipes import Member
 
 _PROBE_IMAGES: Final = 500
-# So many steps of TensorFlow on a CPU are one call: by a call a step `fit` takes 1 to
-# 17 % more time (docs/performance.md).
+# So many steps of TensorFlow on a CPU are one call: with a call a step, one of Table 1
+# takes 13 % more time (docs/performance.md).
 _STEPS_A_CALL: Final = 8
 
 
