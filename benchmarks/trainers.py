@@ -88,8 +88,8 @@ def keras_fit(case: Case, jit_compile: bool | str = "auto") -> Callable[[], time
 def timed_fit(model: Any, x: Any, y: Any, **options: Any) -> timedelta:
     """Return how long it takes from the start of `fit` to the end of its epoch.
 
-    `fit` returns later: TensorFlow's thread that tunes the pipeline sleeps for 10 ms,
-    20, 40 and so on, and `fit` waits until it wakes: an epoch of 7 s took 10.3 whole.
+    On TensorFlow `fit` often returns later (docs/performance.md): a thread that tunes
+    the pipeline sleeps for 10 ms, 20, 40 and so on, and is waited for.
     """
     start, ends = time.perf_counter(), []
     end = keras.callbacks.LambdaCallback(
