@@ -1,0 +1,210 @@
+"""What must not change: the store's addresses, and the files made from outcomes.
+
+Nothing is trained or attacked here. A store that holds everything answers every request
+with bits drawn from the address, so that one wrong address changes every file behind
+it. `python tests/test_golden.py` writes the files anew, for the one who means to change
+them.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from advens import (
+    anomaly,
+    attacks,
+    claims,
+    datasets,
+    experiments,
+    ledger,
+    noise_sweep,
+    recipes,
+    tables,
+    training,
+)
+from advens.datasets import Dataset
+from advens.outcomes import Outcomes, pack
+from advens.recipes import Member
+from advens.store import digest
+
+GOLDEN = Path(__file__).parent / "golden"
+TABLE2_ROWS = ["rand_ini", "mix_mod", "bagging", "gauss_noise"]
+TABLE4_ROWS = [
+    *("bagging", "adv_train", "def_dist", "bagging+adv_train", "bagging+def_dist"),
+    "gauss_noise+adv_train+def_dist",
+]
+OTHER_SETTINGS = {
+    "epochs": 2,
+    "batch_size": 32,
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "precision": "mixed_bfloat16",
+    "noise_std": 0.25,
+    "logits": "linear",
+    "adv_eps": 0.1,
+    "rho": 0.25,
+    "temperature": 20.0,
+    "distillation": "papernot",
+}
+
+
+class FullStore:
+    """A store that holds whatever it is asked for, and notes its address."""
+
+    root = Path("full")
+
+    def __init__(self, num_images):
+        self.num_images = num_images
+        self.asked = []
+
+    def has(self, kind, spec):
+        return True
+
+    def steps_done(self, kind, spec):
+        return None
+
+    def load(self, kind, spec):
+        self.asked.append(f"{kind}/{digest(spec)}")
+        if kind != "outcomes":
+            return {"attempt": np.array(0)}
+        rng = np.random.default_rng(int(digest(spec), 16))
+        shape = len(spec["members"]), self.num_images
+        return pack(
+            [
+                Outcomes(
+                    rng.random(shape) < 0.6,
+                    rng.random(self.num_images) < 0.7,
+                    (rng.random(self.num_images) < 0.1) & (spec["threat"] is not None),
+                )
+                for _ in spec["attacks"] or ["none"]
+            ]
+        )
+
+
+def full_run(name, changes):
+    """Return a run on data of the shape of `name` that has nothing left to do."""
+    shape = (32, 32, 3) if name == "cifar10" else (28, 28, 1)
+    y = np.arange(40) % 10
+    x = np.linspace(0, 1, 40 * int(np.prod(shape)), dtype="float32")
+    x = x.reshape(40, *shape)
+    dataset = Dataset(name, x, y, x, y, datasets._CLASS_NAMES[name])
+    return experiments.Run(
+        dataset,
+        recipes.Settings(name, **changes),
+        attacks.paper_attacks(name, box=bool(changes)),
+        FullStore(40),
+        num_members=2,
+        seed=3,
+        n_jobs=1,
+    )
+
+
+def everything(out_dir):
+    """Write the files of full runs to a directory; return all addresses."""
+    asked = {}
+    all_cells = []
+    for name in datasets.NAMES:
+        for changes in ({}, OTHER_SETTINGS):
+            run = full_run(name, changes)
+            cells2 = experiments.table2(run, TABLE2_ROWS)
+            cells4 = experiments.table4(run, TABLE4_ROWS, num_singles=2)
+            sweep = noise_sweep.measure(run, [0.1, 0.2])
+            points = anomaly.measure(run, "rand_ini")
+            key = f"{name}, {'other settings' if changes else 'defaults'}"
+            asked[key] = list(dict.fromkeys(run.store.asked))
+            if changes:
+                continue
+            write = {"y_test": run.dataset.y_test, "out_dir": out_dir}
+            tables.write(cells2, {}, name=f"table2_{name}", **write)
+            tables.write(cells4, {}, name=f"table4_{name}", **write)
+            tidy, cells = noise_sweep.tidy(sweep), noise_sweep.packed(sweep)
+            tables.write_tidy(tidy, cells, {}, name=f"noise_sweep_{name}", **write)
+            tidy, cells = anomaly.tidy(points), [point.cell for point in points]
+            tables.write_tidy(tidy, cells, {}, name=f"anomaly_{name}", **write)
+            all_cells += [*cells2, *cells4]
+    ledger.write(claims.judge_readings(all_cells), [], out_dir=out_dir)
+    return asked
+
+
+def labels_addresses():
+    """Return the addresses of smoothed labels."""
+    asked = []
+    for name in datasets.NAMES:
+        for changes in ({}, OTHER_SETTINGS):
+            store = FullStore(40)
+            store.load = lambda kind, spec, store=store: (
+                store.asked.append(f"{kind}/{digest(spec)}") or {"labels": None}
+            )
+            settings = recipes.Settings(name, **changes)
+            recipe = recipes.recipe("bagging+def_dist", settings, 0)
+            training._stored_labels(Member(recipe, 3, "0" * 64), None, store)
+            asked += store.asked
+    return asked
+
+
+def files(directory):
+    """Return the text of the CSV files, and of the arrays a checksum of their bits."""
+    found = {}
+    for path in sorted(directory.iterdir()):
+        if path.suffix in (".csv", ".md"):
+            found[path.name] = path.read_text("utf-8")
+        elif path.suffix == ".npz":
+            hashed = hashlib.sha256()
+            with np.load(path) as arrays:
+                for key in arrays.files:
+                    hashed.update(key.encode() + arrays[key].tobytes())
+            found[path.name + ".sha256"] = hashed.hexdigest() + "\n"
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("golden")
+    return everything(out_dir), files(out_dir)
+
+
+def test_the_store_is_asked_for_the_same_addresses(made):
+    asked, _ = made
+    golden = json.loads((GOLDEN / "addresses.json").read_text())
+    assert asked == golden[keras.backend.backend()]["runs"]
+    assert labels_addresses() == golden[keras.backend.backend()]["labels"]
+
+
+def test_the_same_outcomes_give_the_same_files(made):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the files were made from addresses of the TensorFlow backend")
+    _, found = made
+    golden = {
+        path.name: path.read_text("utf-8")
+        for path in GOLDEN.iterdir()
+        if path.name != "addresses.json"
+    }
+    assert found.keys() == golden.keys()
+    for name, text in golden.items():
+        assert found[name] == text, name
+
+
+def test_no_field_of_a_recipe_is_left_out_of_its_address():
+    usual = recipes.recipe("rand_ini", recipes.Settings("digits"), 0)
+    fields = {field.name for field in dataclasses.fields(usual)}
+    spec = Member(usual, 0, "0" * 64).spec
+    assert fields - spec["recipe"].keys() == {"adversarial", "distillation"}
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        addresses = {"runs": everything(Path(directory)), "labels": labels_addresses()}
+        path = GOLDEN / "addresses.json"
+        golden = json.loads(path.read_text()) if path.exists() else {}
+        golden[keras.backend.backend()] = addresses
+        path.write_text(json.dumps(golden, indent=1) + "\n")
+        if keras.backend.backend() == "tensorflow":
+            for name, text in files(Path(directory)).items():
+                (GOLDEN / name).write_text(text, "utf-8")
