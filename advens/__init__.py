@@ -1,57 +1,61 @@
 """advens: train, attack and judge ensembles of Keras classifiers.
 
-The modules follow the flow of the data: `datasets`, `pipelines`, `recipes`, `models`,
-`training`, `adversarial_training`, `distillation`, `logits`, `ensemble`, `gradients`,
-`attacks`, `evaluation`, `outcomes`, `experiments`, `tables`. They are imported on first
-use, so that `import advens` and a script's `--help` need no backend.
+The public names below are imported on first use, so that `import advens` needs no
+backend. `advens.strauss2017` reproduces the paper with them.
 """
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from advens.attacks.fgsm_bim import AdversarialExamples, bim, fgsm
+    from advens.attacks.gradients import gradient
+    from advens.attacks.threat import Attack, Threat
+    from advens.defenses.adversarial_training import AdversarialTraining
+    from advens.defenses.distillation import distill
+    from advens.evaluation.evaluate import adversarial_images, evaluate
+    from advens.evaluation.outcomes import Outcomes, worst_case
+    from advens.models.ensemble import Ensemble
 
 __version__ = "0.1.0"
 
+_MODULES = {
+    "AdversarialExamples": "attacks.fgsm_bim",
+    "AdversarialTraining": "defenses.adversarial_training",
+    "Attack": "attacks.threat",
+    "Ensemble": "models.ensemble",
+    "Outcomes": "evaluation.outcomes",
+    "Threat": "attacks.threat",
+    "adversarial_images": "evaluation.evaluate",
+    "bim": "attacks.fgsm_bim",
+    "distill": "defenses.distillation",
+    "evaluate": "evaluation.evaluate",
+    "fgsm": "attacks.fgsm_bim",
+    "gradient": "attacks.gradients",
+    "worst_case": "evaluation.outcomes",
+}
+
 __all__ = [
-    "adversarial_training",
-    "anomaly",
-    "attacks",
-    "checks",
-    "claims",
-    "datasets",
-    "distillation",
-    "ensemble",
-    "evaluation",
-    "examples",
-    "experiments",
-    "figures",
-    "files",
-    "gradients",
-    "layers",
-    "ledger",
-    "logits",
-    "manifest",
-    "models",
-    "noise_sweep",
-    "outcomes",
-    "pages",
-    "paper",
-    "pipelines",
-    "process",
-    "progress",
-    "recipes",
-    "report",
-    "stacked",
-    "statistics",
-    "store",
-    "tables",
-    "trainer",
-    "training",
+    "AdversarialExamples",
+    "AdversarialTraining",
+    "Attack",
+    "Ensemble",
+    "Outcomes",
+    "Threat",
+    "adversarial_images",
+    "bim",
+    "distill",
+    "evaluate",
+    "fgsm",
+    "gradient",
+    "worst_case",
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"advens.{name}")
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        module = importlib.import_module(f"advens.{_MODULES[name]}")
+        return getattr(module, name)
     raise AttributeError(f"module 'advens' has no attribute {name!r}")
 
 

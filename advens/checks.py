@@ -1,56 +1,87 @@
-"""Checks of settings, images and labels."""
+"""Checks of arguments. Imports nothing of advens but the types of arrays."""
 
-from typing import Any, get_args
+import math
+import operator
+from typing import SupportsIndex, get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from advens.ensemble import Ensemble
+from advens.arrays import Images, Labels
 
 
-def check_choices(settings: object, **choices: Any) -> None:
+def check_choices(settings: object, **choices: object) -> None:
     """Raise a `ValueError` if an attribute is none of its choices.
 
     Args:
-        settings: which has the attributes.
-        **choices: for each attribute the `Literal` of what it may be.
+        settings: the object that has the attributes.
+        **choices: for each attribute, the `Literal` of its possible values.
     """
     for name, choice in choices.items():
-        if (found := getattr(settings, name)) not in get_args(choice):
-            raise ValueError(
-                f"`{name}` must be one of {get_args(choice)}. "
-                f"Received: {name}={found!r}"
-            )
+        check_choice(name, getattr(settings, name), get_args(choice))
 
 
-def check_ensemble(ensemble: object) -> None:
-    """Raise a `ValueError` unless it is an `Ensemble`."""
-    if not isinstance(ensemble, Ensemble):
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise a `ValueError` if an argument is none of its choices."""
+    if value not in choices:
         raise ValueError(
-            "`ensemble` must be an `Ensemble`; of a single model, Ensemble([model]). "
-            f"Received: {ensemble!r}"
+            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
         )
 
 
+def check_at_least(name: str, value: float, low: float) -> None:
+    """Raise a `ValueError` if a number is NaN, infinite or below `low`."""
+    if not (low <= value and math.isfinite(value)):
+        raise ValueError(
+            f"`{name}` must be >= {low} and finite. Received: {name}={value}"
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise a `ValueError` unless a number is above 0 and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"`{name}` must be > 0 and finite. Received: {name}={value}")
+
+
+def check_count(name: str, value: SupportsIndex) -> None:
+    """Raise a `ValueError` unless an argument is a whole number of at least 1."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"`{name}` must be an integer >= 1. Received: {name}={value}")
+
+
 def checked_images(
-    x: np.ndarray, y: np.ndarray, *, attacked: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels, `(n,)`, after making sure that they are such."""
+    x: npt.ArrayLike, y: npt.ArrayLike, *, attacked: bool
+) -> tuple[Images, Labels]:
+    """Return images `(n, h, w, c)` and labels `(n,)` as arrays, after checking them.
+
+    Args:
+        x: the images. Those that are attacked must lie in [0, 1]; adversarial images,
+            which are only judged, may leave that range.
+        y: `(n,)` or `(n, 1)` integer labels.
+        attacked: whether the images are to be attacked.
+
+    Raises:
+        ValueError: if these are not such images and labels.
+    """
     x, y = np.asarray(x), np.asarray(y)
-    # Of an array with a NaN, min and max are NaN and no comparison holds.
-    # Adversarial images, to be judged, may lie outside of the box.
     largest = np.finfo(np.float32).max
     low, high = (0, 1) if attacked else (-largest, largest)
+    # The min and max of an array with a NaN are NaN, and no comparison holds.
     if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= low and x.max() <= high):
+        bounds = " in [0, 1]" if attacked else ""
         span = f" from {x.min()} to {x.max()}" if x.size else ""
         raise ValueError(
-            f"`x` must be images as floats{' in [0, 1]' * attacked}, without NaN, one "
-            "at least; what else a model expects is for a layer in front of it, as "
-            "Rescaling. "
+            f"`x` must be at least one image, as floats{bounds} without NaN. Any "
+            "other scaling belongs into the model, as a Rescaling layer. "
             f"Received: {x.dtype} of shape {x.shape}{span}"
         )
     if y.shape not in {(len(x),), (len(x), 1)} or y.dtype.kind not in "iu":
         raise ValueError(
-            "`y` must be one integer label an image, no one-hot vector. "
+            "`y` must be one integer label per image, not one-hot vectors. "
             f"Received: {y.dtype} of shape {y.shape} for {len(x)} images"
         )
     return x, y.reshape(-1)

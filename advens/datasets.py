@@ -1,18 +1,16 @@
-"""The data sets: `load(name)` gives images in [0, 1] and integer labels."""
-
-from __future__ import annotations
+"""The data sets: `load(name)` returns images in [0, 1] and integer labels."""
 
 import dataclasses
 import functools
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 NAMES = ("digits", "mnist", "cifar10")
+DISPLAY_NAMES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 DATA_DIR_VARIABLE = "ADVENS_DATA_DIR"
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -25,7 +23,7 @@ _CLASS_NAMES = {
         *("dog", "frog", "horse", "ship", "truck"),
     ),
 }
-# One image as it is stored; a grey one gains its channel axis in `_images`.
+# The shape of an image in its file. Grey images have no channel axis there.
 _STORED_SHAPES: dict[str, tuple[int, ...]] = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
 
 
@@ -34,12 +32,12 @@ class Dataset:
     """A training and a test part of labelled images.
 
     Attributes:
-        name: One of `NAMES`.
-        x_train: Training images, `(n, h, w, c)` float32 in [0, 1].
-        y_train: Training labels, `(n,)` int64 in 0..num_classes-1.
-        x_test: Test images, `(m, h, w, c)` float32 in [0, 1].
-        y_test: Test labels, `(m,)` int64 in 0..num_classes-1.
-        class_names: The name of each class, in the order of the labels.
+        name: one of `NAMES`.
+        x_train: `(n, h, w, c)` float32 in [0, 1], the training images.
+        y_train: `(n,)` int64 in 0..num_classes-1, the training labels.
+        x_test: `(m, h, w, c)` float32 in [0, 1], the test images.
+        y_test: `(m,)` int64 in 0..num_classes-1, the test labels.
+        class_names: the name of each class, in the order of the labels.
     """
 
     name: str
@@ -61,9 +59,9 @@ class Dataset:
 
     @functools.cached_property
     def checksums(self) -> dict[str, str]:
-        """The sha256, in hex, of the part `"train"` and of the part `"test"`.
+        """The SHA-256, in hexadecimal, of each part, `"train"` and `"test"`.
 
-        It covers each array's name, dtype, shape and bytes.
+        It covers the name, dtype, shape and bytes of the part's arrays.
         """
         digests = {}
         for part in ("train", "test"):
@@ -77,51 +75,57 @@ class Dataset:
 
     def subset(
         self, train_images: int | None = None, test_images: int | None = None
-    ) -> Dataset:
-        """Keep the first images of each part, in the order in which they are stored.
+    ) -> "Dataset":
+        """Return a data set of the first images of each part, in their stored order.
 
         Args:
-            train_images: The number of training images to keep; None keeps all.
-            test_images: The number of test images to keep; None keeps all.
+            train_images: how many training images it has; None for all.
+            test_images: how many test images it has; None for all.
 
         Returns:
-            A data set of that size, whose arrays are views of this one's.
+            A data set whose arrays are views of those of this data set.
 
         Raises:
-            ValueError: If a number is below 1 or above what there is.
+            ValueError: if a number is below 1 or there are fewer images.
         """
-        kept: dict[str, Any] = {}
-        for part, count in (("train", train_images), ("test", test_images)):
-            x, y = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
-            if count is not None and not 1 <= count <= len(y):
+        for name, count, available in (
+            ("train_images", train_images, len(self.y_train)),
+            ("test_images", test_images, len(self.y_test)),
+        ):
+            if count is not None and not 1 <= count <= available:
                 raise ValueError(
-                    f"`{part}_images` must be in 1..{len(y)} for {self.name}, or None "
-                    f"for all. Received: {part}_images={count}"
+                    f"`{name}` must be in 1..{available} for {self.name}, or None for "
+                    f"all. Received: {name}={count}"
                 )
-            kept |= {f"x_{part}": x[:count], f"y_{part}": y[:count]}
-        return dataclasses.replace(self, **kept)
+        return dataclasses.replace(
+            self,
+            x_train=self.x_train[:train_images],
+            y_train=self.y_train[:train_images],
+            x_test=self.x_test[:test_images],
+            y_test=self.y_test[:test_images],
+        )
 
 
 def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Load a data set.
 
-    `digits` ships with scikit-learn and reads no file. `mnist` and `cifar10` come from
-    `<name>.npz` in the data directory where it is there, and else from
-    `keras.datasets`, which downloads them and checks what it got. The file holds
-    `x_train`, `y_train`, `x_test` and `y_test`: images `(n, 28, 28)` or
-    `(n, 32, 32, 3)`, uint8 or float in [0, 1]; integer labels `(n,)` or `(n, 1)`.
+    `digits` comes with scikit-learn and needs no file. `mnist` and `cifar10` are read
+    from `<name>.npz` in the data directory. If there is no such file, `keras.datasets`
+    downloads the data and verifies the download. The file holds `x_train`, `y_train`,
+    `x_test` and `y_test`: images `(n, 28, 28)` or `(n, 32, 32, 3)`, uint8 or float in
+    [0, 1]; integer labels `(n,)` or `(n, 1)`.
 
     Args:
-        name: One of `NAMES`.
-        data_dir: The data directory; None takes the environment variable
-            `ADVENS_DATA_DIR`, and no directory where that is not set.
+        name: one of `NAMES`.
+        data_dir: the data directory; None for the one that the environment variable
+            `ADVENS_DATA_DIR` names, if it is set.
 
     Returns:
         The whole data set.
 
     Raises:
-        ValueError: If the name is unknown or the file's content is not as above.
-        OSError: If the directory or the file cannot be read, or the download fails.
+        ValueError: if the name is unknown or the file does not hold such arrays.
+        OSError: if the directory or the file cannot be read, or the download fails.
     """
     if name not in NAMES:
         raise ValueError(f"`name` must be one of {NAMES}. Received: name={name!r}")
@@ -131,14 +135,19 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     else:
         path = directory / f"{name}.npz" if directory else None
         stored = _read(path) if path else None
-        source = f"keras.datasets.{name}" if stored is None else str(path)
-        arrays = _checked(name, source, stored or _download(name, path))
+        if stored is None:
+            downloaded = _download(name, path)
+            arrays = _checked_arrays(name, f"keras.datasets.{name}", downloaded)
+        else:
+            arrays = _checked_arrays(name, str(path), stored)
     return Dataset(name=name, class_names=_CLASS_NAMES[name], **arrays)
 
 
 def _directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """Return the data directory, from the argument or the environment, if any."""
     origin = "data_dir"
     if data_dir is None:
+        # A variable that is empty counts as unset.
         origin, data_dir = DATA_DIR_VARIABLE, os.environ.get(DATA_DIR_VARIABLE) or None
     if data_dir is None:
         return None
@@ -151,8 +160,8 @@ def _directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
     return Path(directory)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Read the arrays of a data file; None where there is no file."""
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """Read the arrays of a data file; return None if there is no file."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             keys = archive.files
@@ -164,7 +173,7 @@ def _read(path: Path) -> dict[str, Any] | None:
             f"{path} cannot be read: {_reason(error)}. Make it a readable file, or "
             "name another data directory."
         ) from error
-    # A damaged archive fails in many ways: BadZipFile, EOFError, zlib.error, ...
+    # A damaged archive can raise BadZipFile, EOFError, zlib.error and others.
     except Exception as error:
         raise ValueError(
             f"{path} is not a whole .npz archive of plain arrays: {_reason(error)}. "
@@ -174,12 +183,18 @@ def _read(path: Path) -> dict[str, Any] | None:
     return arrays
 
 
-def _download(name: str, path: Path | None) -> dict[str, Any]:
+def _download(name: str, path: Path | None) -> dict[str, np.ndarray]:
+    """Return the arrays that `keras.datasets` downloads.
+
+    Args:
+        name: name of the data set.
+        path: where its file was looked for, if anywhere.
+    """
     import keras
 
     try:
         train, test = getattr(keras.datasets, name).load_data()
-    # Keras reports a failed download as a bare Exception.
+    # Keras raises a bare Exception if the download fails.
     except Exception as error:
         raise OSError(
             f"keras could not download {name}: {_reason(error)}. Check the network, or "
@@ -189,8 +204,8 @@ def _download(name: str, path: Path | None) -> dict[str, Any]:
     return dict(zip(_ARRAYS, (*train, *test), strict=True))
 
 
-def _load_digits() -> dict[str, Any]:
-    """Enlarge scikit-learn's digits to 20x20 in the middle of 28x28, as MNIST's are."""
+def _load_digits() -> dict[str, np.ndarray]:
+    """Return scikit-learn's digits, enlarged to 20x20 inside 28x28 as in MNIST."""
     from scipy import ndimage
     from sklearn import datasets, model_selection
 
@@ -209,16 +224,25 @@ def _load_digits() -> dict[str, Any]:
     return dict(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
-def _checked(name: str, source: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Check the arrays, and give each its dtype, shape and range in a `Dataset`."""
+def _checked_arrays(
+    name: str, source: str, arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the arrays as a `Dataset` has them, after checking them.
+
+    Args:
+        name: name of the data set.
+        source: where the arrays come from, for error messages.
+        arrays: as they are stored, see `load`.
+    """
     shape, last = _STORED_SHAPES[name], len(_CLASS_NAMES[name]) - 1
-    form = f"(n, {', '.join(map(str, shape))}), n >= 1"
-    checked: dict[str, Any] = {}
+    expected = f"(n, {', '.join(map(str, shape))}), n >= 1"
+    checked: dict[str, np.ndarray] = {}
     for part in ("train", "test"):
-        (x_key, x), (y_key, y) = ((f"{k}_{part}", arrays[f"{k}_{part}"]) for k in "xy")
+        x_key, y_key = f"x_{part}", f"y_{part}"
+        x, y = arrays[x_key], arrays[y_key]
         fits = x.shape[1:] == shape and len(x) > 0
-        _require(fits, source, f"`{x_key}` must have the shape {form}", x.shape)
-        # Of an array with a NaN, min and max are NaN and no comparison holds.
+        _require(fits, source, f"`{x_key}` must have the shape {expected}", x.shape)
+        # The min and max of an array with a NaN are NaN, and no comparison holds.
         fits = x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1
         rule = f"`{x_key}` must be uint8, or float in [0, 1] without NaN"
         _require(fits or x.dtype == np.uint8, source, rule, _span(x))
@@ -234,13 +258,15 @@ def _checked(name: str, source: str, arrays: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _span(array: npt.NDArray[Any]) -> str:
+def _span(array: np.ndarray) -> str:
+    """Return an array's dtype and, if it holds real numbers, their range."""
     if array.dtype.kind not in "iuf":
         return str(array.dtype)
     return f"{array.dtype} from {array.min()} to {array.max()}"
 
 
 def _require(fits: bool, source: str | Path, rule: str, received: object) -> None:
+    """Raise a `ValueError` unless the data fit a rule."""
     if not fits:
         raise ValueError(
             f"{source}: {rule}. Received: {received}. Correct the file, or remove it "
@@ -249,5 +275,5 @@ def _require(fits: bool, source: str | Path, rule: str, received: object) -> Non
 
 
 def _reason(error: Exception) -> str:
-    """Say in one line what an exception says."""
+    """Return the type and the message of an exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

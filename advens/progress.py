@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from rich.console import Console
@@ -14,10 +14,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-from advens.recipes import Member
-from advens.store import Store
-from advens.training import KIND
 
 _POLL_SECONDS: Final = 0.5
 
@@ -34,23 +30,25 @@ class Bars:
 
     @contextlib.contextmanager
     def training(
-        self, label: str, members: Sequence[Member], store: Store
+        self, label: str, epochs: list[int], epochs_done: Callable[[], list[int]]
     ) -> Iterator[None]:
-        """Show the epochs done, in whichever process: the store's names tell them."""
-        total = sum(member.recipe.epochs for member in members)
-        with self._bar(f"{label}: training", total, "epochs") as progress:
+        """Show how far members are, in whichever process they train.
+
+        Args:
+            label: what is trained.
+            epochs: the number of epochs of each member.
+            epochs_done: returns how many of them are done, for each member.
+        """
+        with self._bar(f"{label}: training", sum(epochs), "epochs") as progress:
             stop = threading.Event()
 
             def update() -> None:
-                done = [_epochs_done(member, store) for member in members]
-                whole = sum(
-                    epochs == member.recipe.epochs
-                    for epochs, member in zip(done, members, strict=True)
-                )
+                done = epochs_done()
+                whole = sum(map(int.__eq__, done, epochs))
                 progress.update(
                     progress.task_ids[0],
                     completed=sum(done),
-                    note=f"epochs, {whole}/{len(members)} members",
+                    note=f"epochs, {whole}/{len(epochs)} members",
                 )
 
             def poll() -> None:
@@ -75,7 +73,7 @@ class Bars:
 
     @contextlib.contextmanager
     def _bar(self, description: str, total: int, note: str) -> Iterator[Progress]:
-        # Wide enough for all columns also where there is no terminal.
+        # Wide enough for all columns, also where there is no terminal.
         console = Console(stderr=True)
         console.width = max(100, console.width)
         with Progress(
@@ -92,10 +90,3 @@ class Bars:
         ) as progress:
             progress.add_task(description, total=total, note=note)
             yield progress
-
-
-def _epochs_done(member: Member, store: Store) -> int:
-    if store.has(KIND, member.spec):
-        return member.recipe.epochs
-    # A member that was started again has had more epochs than it counts.
-    return min(store.steps_done(KIND, member.spec) or 0, member.recipe.epochs - 1)

@@ -2,32 +2,34 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 from keras import ops
 
-from advens import models
-from advens.gradients import compiled
+from advens import backend
+from advens.models import convnet
+from advens.models.architecture import Architecture
 
 
-def step_flops(architecture: models.Architecture) -> int:
-    """Count the floating-point operations of a training step, an image.
+def step_flops(architecture: Architecture) -> int:
+    """Count the floating-point operations of a training step per image.
 
-    Convolutions and fully connected layers alone, 2 operations a multiply-add: forward,
-    backward by the weights, and, but for the first layer, backward by the inputs.
+    Only convolutions and fully connected layers count, with 2 operations per
+    multiply-add. A step computes a forward pass, the gradient with respect to the
+    weights and, except in the first layer, the gradient with respect to the inputs.
     """
-    macs = [
+    multiply_adds = [
         math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
-        for layer in models.build(architecture, seed=0).layers
+        for layer in convnet.build(architecture, seed=0).layers
         if hasattr(layer, "kernel")
     ]
-    return 2 * (3 * sum(macs) - macs[0])
+    return 2 * (3 * sum(multiply_adds) - multiply_adds[0])
 
 
-def matrix_product(size: int, dtype: str) -> Callable[[], Any]:
-    """Return a compiled product of two square matrices, 2 * size**3 operations."""
+def matrix_product(size: int, dtype: str) -> Callable[[], float]:
+    """Return a compiled product of two square matrices: 2 * size**3 operations."""
     matrix = keras.random.uniform((size, size), dtype=dtype, seed=0)
-    multiply = compiled(ops.matmul, keras.Sequential())
-    # An element is enough to wait for; within the product, it could be all of it.
+    multiply = backend.compile(ops.matmul, keras.Sequential())
+    # Reading one entry waits for the product. It is read outside of the compiled
+    # function, which might otherwise compute that entry alone.
     return lambda: float(multiply(matrix, matrix)[0, 0])

@@ -1,34 +1,50 @@
-"""Images a second under FGSM and BIM: advens beside its peers, in one process.
+"""Images per second under FGSM and BIM: advens beside its peers, in one process.
 
-All contenders attack the same networks and images, batch after batch, in turns; the
-ratio of two is taken pair by pair. With `--cells`, what the attacks on one method of
-Table 2 cost beside the passes through members that they cannot do without.
+All contenders attack the same networks and images, batch after batch, in turns, and the
+ratio of two speeds is taken pair by pair. With `--cells`, the benchmark measures
+instead what the attacks on one method of Table 2 cost, and compares this with the
+passes through the members that no implementation can avoid.
 """
 
 import functools
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING
 
 import common
+import numpy as np
 from absl import app, flags
+
+from advens.arrays import Floats
+
+if TYPE_CHECKING:
+    from peers import Result
 
 _DATASET = flags.DEFINE_enum(
     "dataset",
     "mnist",
     ["digits", "mnist", "cifar10"],
-    "Images and budgets; the network is Table 1, for cifar10 Table 3.",
+    "The images and the budgets. The network is Table 3 for cifar10, else Table 1.",
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where mnist.npz, cifar10.npz are.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Directory with mnist.npz and cifar10.npz; default: ADVENS_DATA_DIR. Without it, "
+    "keras downloads them.",
+)
 _NUM_MEMBERS = flags.DEFINE_integer("num_members", 10, "Members of the ensemble.", 1)
-_TRAIN_IMAGES = flags.DEFINE_integer("train_images", 6000, "Images of one epoch.", 1)
+_TRAIN_IMAGES = flags.DEFINE_integer(
+    "train_images", 6000, "Images to train the members on, for one epoch.", 1
+)
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "Images to attack.", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images at once.", 1)
-_BFLOAT16 = flags.DEFINE_bool("bfloat16", True, "Whether bfloat16 is measured, too.")
-_CELLS = flags.DEFINE_bool("cells", False, "Measure the cells of Table 2 instead.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images per call.", 1)
+_BFLOAT16 = flags.DEFINE_bool("bfloat16", True, "Whether to measure bfloat16 too.")
+_CELLS = flags.DEFINE_bool(
+    "cells", False, "Measure the attacks on one method of Table 2 instead."
+)
 
 
 def main() -> None:
-    """Train for one epoch, then measure and print."""
+    """Train for one epoch, then measure and publish."""
     import keras
 
     if (backend := keras.backend.backend()) != "tensorflow":
@@ -38,72 +54,77 @@ def main() -> None:
     import cells
     import peers
 
-    from advens import datasets, experiments, models, training
-    from advens.attacks import paper_attacks
-    from advens.ensemble import Ensemble
-    from advens.evaluation import Threat
-    from advens.recipes import Settings
-    from advens.store import Store
+    from advens import datasets
+    from advens.attacks.threat import Threat
+    from advens.models.ensemble import Ensemble
+    from advens.storage.store import Store
+    from advens.strauss2017 import networks
+    from advens.strauss2017.run import Run
+    from advens.strauss2017.settings import Settings, paper_attacks
+    from advens.training.members import fit_members, load_ensemble
 
     data = datasets.load(_DATASET.value, data_dir=_DATA_DIR.value)
     data = data.subset(_TRAIN_IMAGES.value, _NUM_IMAGES.value)
     x, y = data.x_test, data.y_test
-    settings, count = Settings(data.name, epochs=1), _NUM_MEMBERS.value
-    fgsm, bim = budgets = paper_attacks(data.name)
+    num_members = _NUM_MEMBERS.value
+    attacks = paper_attacks(data.name)
+    fgsm, bim = attacks
     with tempfile.TemporaryDirectory() as root:
-        run = experiments.Run(data, settings, budgets, Store(root), count)
+        settings = Settings.for_dataset(data.name, epochs=1)
+        run = Run(data, settings, attacks, Store(root), num_members)
         members = run.members("rand_ini")
-        training.fit_members(members, data, run.store)
-        ensemble = training.load_ensemble(members, run.store)
+        fit_members(members, data, run.store)
+        ensemble = load_ensemble(members, run.store)
 
     case = functools.partial(
         peers.Case,
-        architecture=models.base(data.name),
+        architecture=networks.base(data.name),
         batch_size=_BATCH_SIZE.value,
     )
-    # The loss that the peers have, for the same images.
-    member = Threat("member", 0, loss="logits")
-    title = f"{data.name}, {count} members, {len(x)} images, batch {_BATCH_SIZE.value}"
-    if _CELLS.value:
-        one = case(ensemble, threat=member, attack=fgsm)
-        needed = cells.passes(count, budgets)
-        _publish_cells(title, needed, cells.measure(one, x, y, budgets))
-        return
-    single, grad2, true = (
-        Ensemble([ensemble[0]]),
-        Threat("mean_member", loss="logits"),
-        Threat("ensemble", loss="logits"),
+    # The loss of the peers. With it, all contenders compute the same images.
+    grad1 = Threat("member", 0, loss="logits")
+    grad2 = Threat("mean_member", loss="logits")
+    own_gradient = Threat("ensemble", loss="logits")
+    title = (
+        f"{data.name}, {num_members} members, {len(x)} images, "
+        f"batch {_BATCH_SIZE.value}"
     )
+    if _CELLS.value:
+        needed = cells.passes(num_members, attacks)
+        member_case = case(ensemble, threat=grad1, attack=fgsm)
+        _publish_cells(title, needed, cells.measure(member_case, x, y, attacks))
+        return
+    single = Ensemble([ensemble[0]])
     cases = {
-        "FGSM, one member": case(single, threat=member, attack=fgsm),
-        "BIM, one member": case(single, threat=member, attack=bim),
-        "BIM, ensemble, Grad. 1": case(ensemble, threat=member, attack=bim),
+        "FGSM, one member": case(single, threat=grad1, attack=fgsm),
+        "BIM, one member": case(single, threat=grad1, attack=bim),
+        "BIM, ensemble, Grad. 1": case(ensemble, threat=grad1, attack=bim),
         "BIM, ensemble, Grad. 2": case(ensemble, threat=grad2, attack=bim),
-        "BIM, ensemble, its gradient": case(ensemble, threat=true, attack=bim),
+        "BIM, ensemble, its gradient": case(ensemble, threat=own_gradient, attack=bim),
     }
     missing: dict[str, str] = {}
-    found = {
-        name: peers.contend(c, x, y, missing, _BFLOAT16.value)
-        for name, c in cases.items()
+    results = {
+        name: peers.contend(contest, x, y, missing, _BFLOAT16.value)
+        for name, contest in cases.items()
     }
-    _publish_contest(title, found, missing)
+    _publish_contest(title, results, missing)
 
 
 def _publish_contest(
-    title: str, found: dict[str, dict[str, dict[str, Any]]], missing: dict[str, str]
+    title: str, results: dict[str, dict[str, "Result"]], missing: dict[str, str]
 ) -> None:
-    rows = []
-    for name, results in found.items():
-        rows.append([f"[bold]{name}", *[""] * 8])
-        for contender, result in results.items():
-            ratios = result["ratios"]
+    lines = []
+    for case, contenders in results.items():
+        lines.append([f"[bold]{case}", *[""] * 8])
+        for name, result in contenders.items():
+            ratios = np.asarray(result["ratios"])
             if "changed_signs" in result:
-                contender += f" *, {result['changed_signs']:.2%}"
+                name += f" *, {result['changed_signs']:.2%}"
                 ratios = 1 / ratios
-            rows.append(
+            lines.append(
                 [
-                    contender,
-                    *common.spread(result["images_per_second"], 0),
+                    name,
+                    *common.spread(np.asarray(result["images_per_second"]), 0),
                     *common.spread(ratios),
                     f"{result['robust_accuracy']:.4f}",
                     f"{result['identical_pixels']:.4f}",
@@ -111,33 +132,40 @@ def _publish_contest(
             )
     notes = [f"not installed: {name} ({why})" for name, why in missing.items()]
     if _BFLOAT16.value:
-        notes.append("*: bfloat16/float32; of the first gradient's signs, so many turn")
+        notes.append(
+            "*: the ratio is bfloat16 over float32; the percentage is the share of the "
+            "first gradient's signs that change"
+        )
     else:
         notes.append("left out: bfloat16 (--nobfloat16)")
     common.publish(
         "\n".join([title, *notes]),
         [
             *("images/s", "lowest", "median", "highest"),
-            *("advens/it: l.", "m.", "h.", "robust acc.", "same pixels"),
+            *("advens over it: lowest", "median", "highest"),
+            *("robust acc.", "same pixels"),
         ],
-        rows,
-        contenders=found,
+        lines,
+        contenders=results,
         missing=missing,
     )
 
 
-def _publish_cells(title: str, passes: dict[str, int], seconds: dict[str, Any]) -> None:
-    needed = sum(passes[name] * seconds[name] for name in passes)
+def _publish_cells(
+    title: str, passes: dict[str, int], seconds: dict[str, Floats]
+) -> None:
+    needed = np.sum([count * seconds[name] for name, count in passes.items()], axis=0)
     ratios = seconds["cells"] / needed
+    lines = [
+        [name, str(passes.get(name, 1)), *common.spread(durations, 3)]
+        for name, durations in seconds.items()
+    ]
     common.publish(
         f"{title}: the attacks on one method of Table 2",
         ["seconds", "times", "lowest", "median", "highest"],
         [
-            *(
-                [name, str(passes.get(name, 1)), *common.spread(took, 3)]
-                for name, took in seconds.items()
-            ),
-            ["passes needed, in all", "", *common.spread(needed, 3)],
+            *lines,
+            ["all passes that are needed", "", *common.spread(needed, 3)],
             ["cells over passes needed", "", *common.spread(ratios, 3)],
         ],
         passes=passes,

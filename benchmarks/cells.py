@@ -2,75 +2,96 @@
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import common
-import numpy as np
 import peers
 import tensorflow as tf
 
-from advens.attacks import Attack
-from advens.evaluation import stored_outcomes
-from advens.experiments import table2_threats
-from advens.store import Store
+from advens import backend
+from advens.arrays import Floats, Images, Labels
+from advens.attacks.threat import Attack, Threat
+from advens.evaluation.evaluate import evaluate_batches
+from advens.evaluation.outcomes import Outcomes
+from advens.evaluation.stored import outcomes_spec, stored_outcomes
+from advens.storage.store import Store
+from advens.strauss2017 import columns
 
 
 def passes(num_members: int, attacks: Sequence[Attack]) -> dict[str, int]:
-    """Count the passes of a batch through one member that each gradient needs.
+    """Count the passes of a batch through one member that the attacks cannot avoid.
 
-    Attacks that follow one gradient share that of their first step, from which its
-    labels come too, where they are predicted again. That first step of Grad. 2 and of
-    the ensemble is counted, though it could be put together from the members'. All
-    members judge each attacked image, and each clean one.
+    Attacks along the same gradient share its first step, which also gives the labels
+    that are predicted again. The first steps of Grad. 2 and of the ensemble gradient
+    count, although they could be computed from the members' first gradients. Each
+    member judges the clean images once, and the images of each attack once.
     """
     steps = 1 + sum(attack.num_steps - 1 for attack in attacks)
-    threats = table2_threats(num_members).values()
-    followed = [1 if t.gradient == "member" else num_members for t in threats]
+    threats = [t for t in columns.threats(columns.TABLE2, num_members) if t]
+    followed = sum(1 if t.gradient == "member" else num_members for t in threats)
     return {
-        "gradient pass": steps * sum(followed),
+        "gradient pass": steps * followed,
         "forward pass": num_members * (1 + len(attacks) * len(threats)),
     }
 
 
 def measure(
-    case: peers.Case, x: np.ndarray, y: np.ndarray, attacks: Sequence[Attack]
-) -> dict[str, np.ndarray]:
+    case: peers.Case, x: Images, y: Labels, attacks: Sequence[Attack]
+) -> dict[str, Floats]:
     """Time all cells, and a pass of each kind through the member of `case`.
 
-    The cells go through a new store each time, as those of a script do. Tracing, once
-    for all images of a script, is not counted.
+    The outcomes go into a new store each time, as those of a script do. Tracing is not
+    measured: a script does it once, for all images.
 
     Args:
         case: the ensemble, and the gradient of one of its members.
         x: `(n, h, w, c)` float32 in [0, 1].
         y: `(n,)` int labels.
-        attacks: those of the table.
+        attacks: the attacks of the table.
 
     Returns:
-        Seconds, `(rounds,)`, of `"gradient pass"`, `"forward pass"` and `"cells"`, over
-        all images.
+        Seconds over all images, `(rounds,)`, of `"gradient pass"`, `"forward pass"` and
+        `"cells"`.
     """
-
-    def cells() -> None:
-        with tempfile.TemporaryDirectory() as root:
-            for threat in (None, *table2_threats(len(case.ensemble)).values()):
-                stored_outcomes(
-                    Store(root),
-                    {},
-                    lambda: case.ensemble,
-                    x,
-                    y,
-                    threat=threat,
-                    attacks=attacks if threat else (),
-                    batch_size=case.batch_size,
-                )
-
-    gradient = case.in_batches(tf.function(peers.tape_gradient(case)))
-    forward = case.in_batches(tf.function(lambda x, y: case.network(x)))
+    gradient_pass = case.in_batches(tf.function(peers.tape_gradient(case)))
+    forward_pass = case.in_batches(tf.function(lambda x, y: case.network(x)))
     return common.in_turns(
         {
-            "gradient pass": functools.partial(gradient, x, y),
-            "forward pass": functools.partial(forward, x, y),
-            "cells": cells,
+            "gradient pass": functools.partial(gradient_pass, x, y),
+            "forward pass": functools.partial(forward_pass, x, y),
+            "cells": functools.partial(_evaluate_all, case, x, y, attacks),
         }
     )
+
+
+def _evaluate_all(
+    case: peers.Case, x: Images, y: Labels, attacks: Sequence[Attack]
+) -> None:
+    """Attack along each gradient of Table 2 and store the outcomes."""
+    with tempfile.TemporaryDirectory() as root:
+        for threat in columns.threats(columns.TABLE2, len(case.ensemble)):
+            followed = attacks if threat else ()
+            _evaluate_and_store(case, x, y, threat, followed, Store(root))
+
+
+def _evaluate_and_store(
+    case: peers.Case,
+    x: Images,
+    y: Labels,
+    threat: Threat | None,
+    attacks: Sequence[Attack],
+    store: Store,
+) -> None:
+    spec = outcomes_spec({}, threat=threat, attacks=attacks, backend=backend.name())
+
+    def evaluate_from(done: int) -> Iterator[list[Outcomes]]:
+        return evaluate_batches(
+            case.ensemble,
+            x[done:],
+            y[done:],
+            threat=threat,
+            attacks=attacks,
+            batch_size=case.batch_size,
+        )
+
+    stored_outcomes(store, spec, len(x), evaluate_from)

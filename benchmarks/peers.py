@@ -1,16 +1,17 @@
-"""One attack by advens, by hand and by its peers.
+"""One attack, by advens, by hand and by its peers.
 
-Each contender takes a `Case` and returns a function of images and labels that returns
-adversarial images, all of them numpy; None where it cannot follow that gradient. One
-that is not installed raises an `ImportError`. All take sign steps from a loss of logits
-with the true labels, and do not clip to [0, 1].
+Each contender takes a `Case` and returns a function from images and labels to
+adversarial images, all of them numpy arrays. It returns None if it cannot follow the
+gradient of the case, and raises an `ImportError` if it is not installed. All contenders
+step along the sign of the gradient of a loss that is computed from logits with the true
+labels, and none clips to [0, 1].
 """
 
 import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeAlias, get_args
 
 import common
 import keras
@@ -18,14 +19,21 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from advens import evaluation, gradients
-from advens.attacks import Attack, craft
-from advens.ensemble import Compute, Ensemble
-from advens.evaluation import Threat
-from advens.logits import logits_model
-from advens.models import Architecture
+from advens import backend
+from advens.arrays import Floats, Images, Labels
+from advens.attacks.fgsm_bim import craft
+from advens.attacks.gradients import Gradient, gradient
+from advens.attacks.losses import mean_log_probs
+from advens.attacks.threat import Attack, Compute, Threat
+from advens.evaluation.evaluate import evaluate
+from advens.models.architecture import Architecture
+from advens.models.ensemble import Ensemble
+from advens.models.logits import logits_model
 
-Crafting = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# From images and labels to adversarial images.
+Crafting: TypeAlias = Callable[[Images, Labels], Images]
+# What is measured of a contender: arrays over the rounds, and single numbers.
+Result: TypeAlias = dict[str, Floats | float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,11 +41,11 @@ class Case:
     """What all contenders compute.
 
     Attributes:
-        ensemble: who is attacked.
-        architecture: of each member.
+        ensemble: the ensemble that is attacked.
+        architecture: the architecture of each member.
         threat: the gradient, with the true labels.
-        attack: the settings, without a box.
-        batch_size: images at once.
+        attack: the settings of the attack, without a box.
+        batch_size: images per call.
     """
 
     ensemble: Ensemble
@@ -50,83 +58,88 @@ class Case:
     def members(self) -> list[keras.Model]:
         """The members whose gradient is followed."""
         index = self.threat.index
-        return self.ensemble.members if index is None else [self.ensemble[index]]
+        return list(self.ensemble.members if index is None else [self.ensemble[index]])
 
     @functools.cached_property
     def network(self) -> keras.Model:
-        """What peers attack: logits; of several members, log probabilities.
+        """What the peers attack: a model of logits, or of log probabilities.
 
-        For the ensemble's gradient these are the logarithm of the mean probability, for
-        Grad. 2 the mean of the logarithms: `mean_loss` is the loss that suits them.
+        For the gradient of the ensemble, its outputs are the logarithm of the members'
+        mean probability. For Grad. 2 they are the mean of the members' logarithms, to
+        which the loss `mean_loss` belongs.
         """
         if self.threat.gradient == "member":
             return logits_model(self.members[0])
         x = keras.Input(self.members[0].input_shape[1:])
         logits = ops.stack([logits_model(member)(x) for member in self.members])
         if self.threat.gradient == "ensemble":
-            return keras.Model(x, gradients.mean_log_probs(logits))
+            return keras.Model(x, mean_log_probs(logits))
         return keras.Model(x, ops.mean(ops.log_softmax(logits), axis=0))
 
     @property
     def loss(self) -> Callable[..., tf.Tensor] | None:
-        """The loss that a peer must be given; None: its own cross-entropy will do."""
+        """The loss that a peer must be given; None for its own cross-entropy."""
         return mean_loss if self.threat.gradient == "mean_member" else None
 
-    def in_batches(self, function: Callable) -> Crafting:
-        """Return `function`, called with one batch after another."""
+    def in_batches(self, function: Callable[..., object]) -> Crafting:
+        """Return a function that calls `function` on one batch after another."""
 
-        def of_all(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        def on_all(x: Images, y: Labels) -> Images:
             starts = range(0, len(x), self.batch_size)
             batches = [slice(start, start + self.batch_size) for start in starts]
             return np.concatenate([np.asarray(function(x[b], y[b])) for b in batches])
 
-        return of_all
+        return on_all
 
 
 def mean_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Return the mean of the members' losses; `logits` are means of log probabilities.
+    """Return the mean of the members' losses, `(n,)`.
 
-    No cross-entropy computes it: their exponentials do not sum to 1.
+    No cross-entropy computes it, as the exponentials of `logits` do not sum to 1.
+
+    Args:
+        labels: `(n,)` int.
+        logits: `(n, num_classes)`, the means of the members' log probabilities.
     """
     return -tf.gather(logits, labels, batch_dims=1)
 
 
-def advens_gradient(case: Case, compute: Compute) -> gradients.Gradient:
-    """Return the gradient as advens computes it."""
-    return dataclasses.replace(case.threat, compute=compute).of(case.ensemble)
+def advens_gradient(case: Case, compute: Compute) -> Gradient:
+    """Return the gradient of the case as advens computes it."""
+    return gradient(case.ensemble, dataclasses.replace(case.threat, compute=compute))
 
 
 def advens(case: Case, compute: Compute = "float32") -> Crafting:
-    """Return what a user of advens would write."""
-    gradient = advens_gradient(case, compute)
-    compiled = gradients.compiled(
-        lambda x, y: craft(gradient, x, y, [case.attack])[0], case.ensemble
+    """Return the attack that a user of advens would write."""
+    followed = advens_gradient(case, compute)
+    compiled = backend.compile(
+        lambda x, y: craft(followed, x, y, [case.attack])[0], case.ensemble
     )
     return case.in_batches(lambda x, y: compiled(x, y).x_adv)
 
 
 def tape_gradient(case: Case) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Return the gradient as one writes it by hand."""
+    """Return the gradient of the case, written by hand."""
     loss = case.loss or tf.nn.sparse_softmax_cross_entropy_with_logits
 
-    def gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    def input_gradient(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
             losses = loss(labels=y, logits=case.network(x))
         return tape.gradient(losses, x)
 
-    return gradient
+    return input_gradient
 
 
 def tf_function(case: Case) -> Crafting:
-    """Return the attack in ten lines, as a good engineer writes it."""
-    gradient, attack = tape_gradient(case), case.attack
+    """Return the attack in ten lines, as a good engineer would write it by hand."""
+    input_gradient, attack = tape_gradient(case), case.attack
 
     @tf.function
     def bim(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         x_adv = x
         for _ in range(attack.num_steps):
-            x_adv += attack.step_size * tf.sign(gradient(x_adv, y))
+            x_adv += attack.step_size * tf.sign(input_gradient(x_adv, y))
             x_adv = tf.clip_by_value(x_adv, x - attack.eps, x + attack.eps)
         return x_adv
 
@@ -140,13 +153,18 @@ def art(case: Case) -> Crafting:
 
     logging.getLogger("art").setLevel(logging.WARNING)
     attack, num_classes = case.attack, case.network.output_shape[-1]
-    loss: Any = keras.losses.CategoricalCrossentropy(from_logits=True)
+    loss: Callable[..., tf.Tensor]
     if case.loss:
-        loss = lambda y, logits: mean_loss(tf.argmax(y, axis=-1), logits)  # noqa: E731
+
+        def loss(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+            return mean_loss(tf.argmax(y, axis=-1), logits)
+
+    else:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     classifier = TensorFlowV2Classifier(
         case.network, num_classes, case.network.input_shape[1:], loss_object=loss
     )
-    options: Any = {"eps": attack.eps, "batch_size": case.batch_size}
+    options: dict[str, float] = {"eps": attack.eps, "batch_size": case.batch_size}
     if attack.num_steps == 1:
         method = FastGradientMethod(classifier, **options)
     else:
@@ -160,7 +178,7 @@ def foolbox(case: Case) -> Crafting:
     import eagerpy
     from foolbox import TensorFlowModel, attacks
 
-    # It insists on clipping: to bounds that no attacked image reaches.
+    # Foolbox always clips. These are bounds that no attacked image reaches.
     model, attack = TensorFlowModel(case.network, bounds=(-10, 10)), case.attack
     if attack.num_steps == 1:
         method = attacks.LinfFastGradientAttack()
@@ -185,7 +203,7 @@ def cleverhans(case: Case) -> Crafting:
     from cleverhans.tf2.attacks import projected_gradient_descent as pgd
 
     attack = case.attack
-    options: Any = {"eps": attack.eps, "norm": np.inf, "loss_fn": case.loss}
+    options: dict[str, Any] = {"eps": attack.eps, "norm": np.inf, "loss_fn": case.loss}
     method = fgsm.fast_gradient_method
     if attack.num_steps > 1:
         method = pgd.projected_gradient_descent
@@ -216,12 +234,13 @@ def torchattacks(case: Case) -> Crafting | None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             logits = torch.stack([member(x) for member in self.members])
-            # The log of the mean probability, up to a constant.
+            # The logarithm of the mean probability, up to a constant.
             return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=0)
 
     attack = case.attack
     network = (Voting() if len(members) > 1 else members[0]).eval()
-    # It insists on clipping to [0, 1]: for it, that stands for [-1, 2].
+    # torchattacks always clips to [0, 1]. With the normalization below, its [0, 1]
+    # stands for [-1, 2].
     eps, step_size = attack.eps / 3, attack.step_size / 3
     if attack.num_steps == 1:
         method = torchattacks.FGSM(network, eps)
@@ -230,11 +249,11 @@ def torchattacks(case: Case) -> Crafting | None:
     third = [1 / 3] * case.network.input_shape[-1]
     method.set_normalization_used(mean=third, std=third)
 
-    def of_batch(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def attack_batch(x: Images, y: Labels) -> Images:
         images = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
         return method(images, torch.from_numpy(y)).permute(0, 2, 3, 1).numpy()
 
-    return case.in_batches(of_batch)
+    return case.in_batches(attack_batch)
 
 
 CONTENDERS: Final[dict[str, Callable[[Case], Crafting | None]]] = {
@@ -249,50 +268,59 @@ CONTENDERS: Final[dict[str, Callable[[Case], Crafting | None]]] = {
 
 
 def contend(
-    case: Case, x: np.ndarray, y: np.ndarray, missing: dict[str, str], bfloat16: bool
-) -> dict[str, dict[str, Any]]:
+    case: Case, x: Images, y: Labels, missing: dict[str, str], bfloat16: bool
+) -> dict[str, Result]:
     """Let all contenders attack in turns.
 
     Args:
         case: what they compute.
         x: `(n, h, w, c)` float32 in [0, 1].
         y: `(n,)` int labels.
-        missing: what is not installed, and why; filled in.
-        bfloat16: whether advens attacks by gradients in bfloat16, too.
+        missing: filled in with the contenders that are not installed, and why.
+        bfloat16: whether advens attacks with gradients in bfloat16, too.
 
     Returns:
-        For each contender `images_per_second` and `ratios`, advens over contender, both
-        `(rounds,)`; `robust_accuracy`; `identical_pixels`, the share that advens has
-        too; for bfloat16 `changed_signs`, the share in the first gradient.
+        For each contender `images_per_second` and `ratios`, the speed of advens over
+        its own, both `(rounds,)`; `robust_accuracy`; and `identical_pixels`, the share
+        of pixels that are the same as advens's. For bfloat16 also `changed_signs`, the
+        share of the entries of the first gradient that change their sign.
     """
-    calls, x_adv = {}, {}
+    calls: dict[str, common.Call] = {}
+    x_adv: dict[str, Images] = {}
 
-    def keep(name: str, attack: Crafting) -> None:
+    def attack_and_keep(name: str, attack: Crafting) -> None:
         x_adv[name] = attack(x, y)
 
     for name, contender in CONTENDERS.items():
         if name == "advens, bfloat16" and not bfloat16:
             continue
         try:
-            if attack := contender(case):
-                calls[name] = functools.partial(keep, name, attack)
+            attack = contender(case)
         except ImportError as error:
             missing[name] = str(error)
+            continue
+        if attack:
+            calls[name] = functools.partial(attack_and_keep, name, attack)
     seconds = common.in_turns(calls)
-    found: dict[str, dict[str, Any]] = {}
-    for name, took in seconds.items():
-        [judged] = evaluation.evaluate(case.ensemble, x_adv[name], y)
-        found[name] = {
-            "images_per_second": len(x) / took,
-            "ratios": took / seconds["advens"],
-            "robust_accuracy": judged.ensemble.mean(),
-            "identical_pixels": np.mean(np.abs(x_adv[name] - x_adv["advens"]) <= 1e-6),
+    results: dict[str, Result] = {}
+    for name, durations in seconds.items():
+        [outcomes] = evaluate(case.ensemble, x_adv[name], y)
+        difference = np.abs(x_adv[name] - x_adv["advens"])
+        results[name] = {
+            "images_per_second": len(x) / durations,
+            "ratios": durations / seconds["advens"],
+            "robust_accuracy": float(outcomes.ensemble.mean()),
+            "identical_pixels": float(np.mean(difference <= 1e-6)),
         }
     if bfloat16:
-        signs = []
-        for compute in get_args(Compute):
-            gradient = advens_gradient(case, compute)
-            of_batches = case.in_batches(gradients.compiled(gradient, case.ensemble))
-            signs.append(np.sign(of_batches(x, y)))
-        found["advens, bfloat16"]["changed_signs"] = np.mean(signs[0] != signs[1])
-    return found
+        results["advens, bfloat16"]["changed_signs"] = _changed_signs(case, x, y)
+    return results
+
+
+def _changed_signs(case: Case, x: Images, y: Labels) -> float:
+    """Return the share of the first gradient's signs that differ between precisions."""
+    signs = []
+    for compute in get_args(Compute):
+        compiled = backend.compile(advens_gradient(case, compute), case.ensemble)
+        signs.append(np.sign(case.in_batches(compiled)(x, y)))
+    return float(np.mean(signs[0] != signs[1]))

@@ -1,47 +1,39 @@
-"""The networks of `advens.models` in PyTorch, with weights from Keras."""
-
-from collections.abc import Iterator
+"""The networks of `advens.models.convnet` in PyTorch, with weights from Keras."""
 
 import keras
 import torch
 from torch import nn
 
-from advens.models import Architecture
+from advens.models.architecture import Architecture
 
 
 def build(architecture: Architecture) -> nn.Sequential:
     """Build a network that maps `(n, c, h, w)` float32 images to logits."""
     height, width, channels = architecture.input_shape
+    layers: list[nn.Module] = []
+    in_channels = channels
+    for filters, rate in zip(
+        architecture.blocks, architecture.block_dropout, strict=True
+    ):
+        for num_filters in filters:
+            conv = nn.Conv2d(in_channels, num_filters, 3, padding=architecture.padding)
+            layers += [conv, nn.ReLU()]
+            in_channels = num_filters
+        layers.append(nn.MaxPool2d(2))
+        if rate:
+            layers.append(nn.Dropout(rate))
+    layers += [nn.Flatten(), nn.LazyLinear(architecture.units), nn.ReLU()]
+    if architecture.dropout:
+        layers.append(nn.Dropout(architecture.dropout))
+    in_features = architecture.units
+    if architecture.logits != "linear":
+        layers += [nn.Linear(in_features, architecture.num_classes), nn.ReLU()]
+        in_features = architecture.num_classes
+    if architecture.logits != "relu":
+        layers.append(nn.Linear(in_features, architecture.num_classes))
 
-    def layers() -> Iterator[nn.Module]:
-        in_channels = channels
-        for filters, rate in zip(
-            architecture.blocks, architecture.block_dropout, strict=True
-        ):
-            for num_filters in filters:
-                yield nn.Conv2d(
-                    in_channels, num_filters, 3, padding=architecture.padding
-                )
-                yield nn.ReLU()
-                in_channels = num_filters
-            yield nn.MaxPool2d(2)
-            if rate:
-                yield nn.Dropout(rate)
-        yield nn.Flatten()
-        yield nn.LazyLinear(architecture.units)
-        yield nn.ReLU()
-        if architecture.dropout:
-            yield nn.Dropout(architecture.dropout)
-        in_features = architecture.units
-        if architecture.logits != "linear":
-            yield nn.Linear(in_features, architecture.num_classes)
-            yield nn.ReLU()
-            in_features = architecture.num_classes
-        if architecture.logits != "relu":
-            yield nn.Linear(in_features, architecture.num_classes)
-
-    network = nn.Sequential(*layers())
-    # The lazy layer learns its size.
+    network = nn.Sequential(*layers)
+    # The lazy layer takes its number of inputs from the first call.
     network(torch.zeros(1, channels, height, width))
     return network
 

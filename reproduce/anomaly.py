@@ -1,32 +1,40 @@
-"""Where BIM is weaker through Grad. 2 than through Grad. 1: its accuracy step by step.
+"""The anomaly: where BIM is weaker through Grad. 2 than through Grad. 1, step by step.
 
 It attacks an ensemble of Table 2 through Grad. 1, Grad. 2 and the ensemble's own
-gradient, with true labels, labels predicted once, and labels predicted again at every
-step, in the box and out of it, and judges each of the first twelve iterates.
-`python reproduce/anomaly.py` needs no data. Unless `--test_images` says otherwise it
-attacks the first 100 test images of the digits and the first 1,000 of MNIST and
-CIFAR-10. It shares its flags and its store with `table2.py`, whose members are not
-trained again, and may be killed: the same command goes on.
+gradient: with true labels, with labels predicted once and with labels predicted again
+at every step, with and without clipping to [0, 1]. Each of the first twelve steps is
+judged. By default it attacks the first 100 test images of the digits, and the first
+1,000 of MNIST and CIFAR-10.
+
+`python reproduce/anomaly.py` needs no data. It shares its flags and its store with
+`table2.py`, whose members are not trained again. If it is interrupted, the same command
+continues.
 """
 
 from pathlib import Path
 
+import records
+import run_flags
+import script
 from absl import flags
+from result_flags import FIGURES_DIR
+from run_flags import FLAGS
 
-from reproduce import common, records, runs, shared_flags
-from reproduce.results_flags import FIGURES_DIR
-from reproduce.shared_flags import FLAGS
+from advens.strauss2017 import columns, constants, rows
+from advens.strauss2017.settings import MAX_NUM_STEPS
 
-flags.adopt_module_key_flags(shared_flags)  # for --help
+flags.adopt_module_key_flags(run_flags)  # for --help
 flags.declare_key_flag("figures_dir")
 _METHOD = flags.DEFINE_string(
-    "method", "rand_ini", "The ensemble, as a row of table4.py."
+    "method", rows.TABLE2_ROWS[0], "The ensemble, as a row of table4.py."
 )
 _MAX_NUM_STEPS = flags.DEFINE_integer(
-    "max_num_steps", 12, "Steps of the walk; the table shows it after those of BIM."
+    "max_num_steps",
+    MAX_NUM_STEPS,
+    "Number of steps; the printed table shows the accuracy after BIM's own.",
 )
 _NUM_GRAD1 = flags.DEFINE_integer(
-    "num_grad1", None, "Members whose gradients are Grad. 1 in turn; default: all."
+    "num_grad1", None, "Number of members whose gradient is Grad. 1; default: all."
 )
 
 
@@ -35,45 +43,49 @@ def anomaly() -> None:
     for name in ("box", "fgsm_eps"):
         if FLAGS[name].value:
             raise ValueError(
-                f"`{name}` has no place here: BIM is run in the box and out of it, "
+                f"`{name}` has no effect here: BIM is run with and without the box, "
                 f"FGSM not at all. Received: {name}={FLAGS[name].value}"
             )
-    if FLAGS.test_images is None:
-        FLAGS["test_images"].value = 100 if FLAGS.dataset == "digits" else 1000
+    test_images = FLAGS.test_images
+    if test_images is None:
+        test_images = 1000 if FLAGS.dataset in constants.TABLE2 else 100
 
-    from advens import anomaly as steps
-    from advens import figures, tables
+    from advens.strauss2017.anomaly import measure_anomaly
+    from advens.strauss2017.reporting import anomaly_report, figure_style, figures
+    from advens.strauss2017.reporting.tables import write_frame
 
-    common.check_writable("figures_dir")
-    run = runs.make_run()
-    points = steps.measure(
+    figures_dir = Path(FIGURES_DIR.value)
+    script.check_writable("figures_dir", figures_dir)
+    run = run_flags.make_run(test_images=test_images)
+    points = measure_anomaly(
         run,
         _METHOD.value,
         max_num_steps=_MAX_NUM_STEPS.value,
         num_grad1=_NUM_GRAD1.value,
     )
+    frame = anomaly_report.anomaly_frame(points)
     name = f"anomaly_{run.dataset.name}"
-    out_dir, figures_dir = Path(FLAGS.out_dir), Path(FIGURES_DIR.value)
-    paths = tables.write_tidy(
-        steps.tidy(points),
+    paths = write_frame(
+        frame,
         [point.cell for point in points],
-        records.record(run),
+        records.record(run, overrides={"test_images": test_images}),
         y_test=run.dataset.y_test,
-        out_dir=out_dir,
+        out_dir=Path(FLAGS.out_dir),
         name=name,
     )
-    figure = figures.anomaly(steps.tidy(points), run.deviations())
-    paths += figures.save(figure, out_dir=figures_dir, name=name)
+    figure = figures.anomaly_figure(frame, run.deviations())
+    paths += figure_style.save_figure(figure, out_dir=figures_dir, name=name)
 
     (bim,) = (attack for attack in run.attacks if attack.name == "BIM")
     title = ", ".join([f"BIM, n = {bim.num_steps}, {name}", *run.deviations()])
-    console = common.console()
-    console.print(steps.render(points, num_steps=bim.num_steps, title=title))
-    for column in steps.COLUMNS:
-        console.print(f"{column}: {tables.TABLE2_COLUMNS[column]}", highlight=False)
-    for path in paths:
-        console.print(f"wrote {path}", highlight=False)
+    console = script.console()
+    console.print(
+        anomaly_report.terminal_anomaly(points, num_steps=bim.num_steps, title=title)
+    )
+    for column in columns.ANOMALY:
+        console.print(f"{column.name}: {column.meaning}", highlight=False)
+    script.print_written(paths)
 
 
 if __name__ == "__main__":
-    common.main(anomaly)
+    script.main(anomaly)

@@ -1,48 +1,52 @@
-"""Figure 2: Table 2 as bars, with intervals and with the paper's values.
+"""Figure 2: Table 2 as bars, with intervals and with the paper's numbers.
 
-It draws what `table2.py` wrote: without flags, that of MNIST and CIFAR-10 as far as it
-is there, or else that of the digits.
+It draws what `table2.py` wrote: without flags, MNIST and CIFAR-10 as far as they are
+there, or else the digits.
 """
 
 from pathlib import Path
 
+import result_flags
+import script
 from absl import flags
+from result_flags import DATASETS, FIGURES_DIR, RESULTS_DIR
 
-from reproduce import common, results_flags
-from reproduce.results_flags import DATASETS, FIGURES_DIR, RESULTS_DIR
+from advens import datasets
+from advens.strauss2017 import constants
 
-flags.adopt_module_key_flags(results_flags)  # for --help
+flags.adopt_module_key_flags(result_flags)  # for --help
 
 
 def figure2() -> None:
     """Read the cells of Table 2, draw and write."""
-    found = [name for name in ("mnist", "cifar10") if _table(name).exists()]
-    names = dict.fromkeys(DATASETS.value or found or ["digits"])
+    existing = [name for name in constants.TABLE2 if _cells_path(name).exists()]
+    names = list(dict.fromkeys(DATASETS.value or existing or datasets.NAMES[:1]))
     for name in names:
-        if not _table(name).exists():
+        if not _cells_path(name).exists():
             raise FileNotFoundError(
-                f"{_table(name)} is missing. Make it by: python reproduce/table2.py "
-                f"--dataset={name} --out_dir={RESULTS_DIR.value}"
+                f"{_cells_path(name)} is missing. Make it by: python "
+                f"reproduce/table2.py --dataset={name} --out_dir={RESULTS_DIR.value}"
             )
 
     import pandas as pd
 
-    from advens import figures, report
+    from advens.strauss2017.reporting import figure_style, figures, results
 
-    tables = report.load(Path(RESULTS_DIR.value)).tables
+    tables = results.read_results(Path(RESULTS_DIR.value)).tables
     stored = {name: tables["table2", name] for name in names}
     figure = figures.figure2(
         pd.concat([table.cells for table in stored.values()]),
-        {k: table.record["differs_from_the_paper"] for k, table in stored.items()},
+        {name: table.deviations for name, table in stored.items()},
     )
     out_dir = Path(FIGURES_DIR.value)
-    for path in figures.save(figure, out_dir=out_dir, name="figure2"):
-        print(f"wrote {path}")
+    script.print_written(
+        figure_style.save_figure(figure, out_dir=out_dir, name="figure2")
+    )
 
 
-def _table(dataset: str) -> Path:
+def _cells_path(dataset: str) -> Path:
     return Path(RESULTS_DIR.value) / f"table2_{dataset}_cells.csv"
 
 
 if __name__ == "__main__":
-    common.main(figure2)
+    script.main(figure2)

@@ -1,62 +1,63 @@
 """How strong Gauss Noise is: the noise at which accuracy without attack is the paper's.
 
-It trains single networks on noise of several standard deviations and lets them answer
-without attack; no attacked image has a say. One network each, unless `--num_members`
-says otherwise. `python reproduce/noise_sweep.py` needs no data. It shares its flags and
-its store with `table2.py` and may be killed: the same command goes on.
+It trains single networks on noise of several standard deviations and judges them
+without attack; no attacked image has any influence. By default there is one network for
+each. `python reproduce/noise_sweep.py` needs no data. It shares its flags and its store
+with `table2.py`. If it is interrupted, the same command continues.
 """
 
 from pathlib import Path
 
+import records
+import run_flags
+import script
 from absl import flags
+from run_flags import FLAGS
 
-from reproduce import common, records, runs, shared_flags
-from reproduce.shared_flags import FLAGS
-
-flags.adopt_module_key_flags(shared_flags)  # for --help
+flags.adopt_module_key_flags(run_flags)  # for --help
 _NOISE_STDS = flags.DEFINE_list(
     "noise_stds", "0.1,0.2,0.3,0.4", "Standard deviations, in units of [0, 1] pixels."
 )
 
 
 def noise_sweep() -> None:
-    """Train what is missing, let it answer, write and print."""
+    """Train what is missing, judge it, write and print."""
     try:
         noise_stds = list(dict.fromkeys(map(float, _NOISE_STDS.value)))
     except ValueError:
         raise ValueError(
-            "`noise_stds` must be numbers, as 0.1,0.2. "
+            "`noise_stds` must be numbers, such as 0.1,0.2. "
             f"Received: noise_stds={','.join(_NOISE_STDS.value)}"
         ) from None
     if FLAGS.noise_std is not None:
         raise ValueError(
-            "`noise_std` has no place here: name what to try by `noise_stds`. "
+            "`noise_std` has no effect here: use `noise_stds`. "
             f"Received: noise_std={FLAGS.noise_std}"
         )
+    num_members = FLAGS.num_members
     if FLAGS["num_members"].using_default_value:
-        FLAGS["num_members"].value = 1
+        num_members = 1
 
-    from advens import noise_sweep as sweep
-    from advens import tables
+    from advens.strauss2017.noise_sweep import measure_noise
+    from advens.strauss2017.reporting import noise_report
+    from advens.strauss2017.reporting.tables import write_frame
 
-    run = runs.make_run()
-    cells = sweep.measure(run, noise_stds)
-    frame = sweep.tidy(cells)
+    run = run_flags.make_run(num_members=num_members)
+    cells = measure_noise(run, noise_stds)
+    frame = noise_report.noise_frame(cells)
     name = f"noise_sweep_{run.dataset.name}"
-    paths = tables.write_tidy(
+    paths = write_frame(
         frame,
-        sweep.packed(cells),
-        records.record(run),
+        noise_report.noise_cells_to_pack(cells),
+        records.record(run, overrides={"num_members": num_members}),
         y_test=run.dataset.y_test,
         out_dir=Path(FLAGS.out_dir),
         name=name,
     )
-    console = common.console()
     title = ", ".join(["Accuracy without attack", name, *run.deviations()])
-    console.print(sweep.render(frame, title=title))
-    for path in paths:
-        console.print(f"wrote {path}", highlight=False)
+    script.console().print(noise_report.terminal_noise(frame, title=title))
+    script.print_written(paths)
 
 
 if __name__ == "__main__":
-    common.main(noise_sweep)
+    script.main(noise_sweep)

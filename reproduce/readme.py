@@ -1,8 +1,8 @@
-"""The results as the README and docs/results.md show them, from the files in results/.
+"""The results in README.md and docs/results.md, from the files in results/.
 
-It replaces what stands between the markers of these pages, and writes
-`differences.csv`, which holds the differences that they name. `--check` writes nothing
-and fails if one of them does not fit results/ any more.
+It replaces what stands between the markers of these pages and writes `differences.csv`,
+which holds the differences that they show. `--check` writes nothing and fails if one of
+these files does not fit results/ any more.
 """
 
 import os
@@ -10,17 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import script
 from absl import flags
-
-from reproduce import common
-from reproduce.shared_flags import FLAGS
+from run_flags import FLAGS
 
 README: Final = Path("README.md")
 PAGE: Final = Path("docs/results.md")
 
 flags.declare_key_flag("out_dir")  # for --help
 _CHECK: Final = flags.DEFINE_boolean(
-    "check", False, "Write nothing; fail if a page is not what results/ makes it."
+    "check", False, "Write nothing; fail if a page does not fit the results."
 )
 
 
@@ -33,52 +32,56 @@ def readme() -> None:
                 f"README.md. Received: {Path.cwd()}"
             )
 
-    from advens import pages, report
-    from advens.files import atomic
+    from advens.storage.files import atomic
 
-    out_dir = Path(FLAGS.out_dir)
-    results = report.load(out_dir)
-    drawn = [Path("figures") / f"figure{number}.png" for number in (1, 2)]
-    drawn += sorted(Path("figures").glob("anomaly_*.png"))
+    texts = _texts(Path(FLAGS.out_dir))
+    if not _CHECK.value:
+        for path, text in texts.items():
+            with atomic(path) as handle:
+                handle.write(text.encode())
+        script.print_written(texts)
+        return
+    stale = [
+        str(path)
+        for path, text in texts.items()
+        if not path.exists() or path.read_text("utf-8") != text
+    ]
+    if stale:
+        raise ValueError(
+            f"Out of date: {', '.join(stale)}. Update by: python reproduce/readme.py "
+            f"--out_dir={FLAGS.out_dir}"
+        )
+
+
+def _texts(results_dir: Path) -> dict[Path, str]:
+    """Return what each file has to contain."""
+    from advens.strauss2017.reporting import pages, results
+
+    stored = results.read_results(results_dir)
+    figures = Path("figures")
+    drawn = [figures / "figure2.png", *sorted(figures.glob("anomaly_*.png"))]
     parts = {
         README: {
-            "picture": _pictures(drawn[:1], README),
-            "results": pages.summary(results),
+            "picture": _pictures([figures / "figure1.png"], README),
+            "results": pages.readme_results(stored),
         },
-        PAGE: {
-            "results": pages.details(results),
-            "pictures": _pictures(drawn[1:], PAGE),
-        },
+        PAGE: {"results": pages.details(stored), "pictures": _pictures(drawn, PAGE)},
     }
-    wanted = {
-        page: pages.fill(page.read_text("utf-8"), filled)
-        for page, filled in parts.items()
+    texts = {
+        page: pages.fill_page(page.read_text("utf-8"), of_page)
+        for page, of_page in parts.items()
     }
-    differences = report.differences(results).to_csv(index=False)
-    wanted[out_dir / "differences.csv"] = differences
-    if _CHECK.value:
-        stale = [
-            str(path)
-            for path, text in wanted.items()
-            if not path.exists() or path.read_text("utf-8") != text
-        ]
-        if stale:
-            raise ValueError(
-                f"{', '.join(stale)} does not fit what {out_dir} holds. Mend it by: "
-                f"python reproduce/readme.py --out_dir={out_dir}"
-            )
-        return
-    for path, text in wanted.items():
-        with atomic(path) as handle:
-            handle.write(text.encode())
-        print(f"wrote {path}")
+    differences = results.differences(stored).to_csv(index=False)
+    return texts | {results_dir / "differences.csv": differences}
 
 
 def _pictures(files: Iterable[Path], page: Path) -> str:
     """Return the Markdown that shows, on a page, those of the files that exist."""
-    links = {f.stem: os.path.relpath(f, page.parent) for f in files if f.exists()}
-    return "\n\n".join(f"![{name}]({link})" for name, link in links.items())
+    existing = [file for file in files if file.exists()]
+    return "\n\n".join(
+        f"![{file.stem}]({os.path.relpath(file, page.parent)})" for file in existing
+    )
 
 
 if __name__ == "__main__":
-    common.main(readme)
+    script.main(readme)

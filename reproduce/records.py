@@ -1,33 +1,51 @@
-"""The manifest of a run, and that of the run before it."""
+"""What a run leaves behind: its manifest, and the files of a table."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from advens import paper
-from reproduce.shared_flags import FLAGS, all_values, values
+import script
+from run_flags import FLAGS, Values, all_values
+
+from advens.strauss2017 import columns, constants
 
 if TYPE_CHECKING:
-    from advens.experiments import Run
+    from advens.strauss2017.cells import Cell
+    from advens.strauss2017.reporting.manifest import Record
+    from advens.strauss2017.run import Run
 
 
-def path(name: str, run: "Run") -> Path:
-    """Return where the manifest of a table lies."""
+def manifest_path(name: str, run: "Run") -> Path:
+    """Return the path of the manifest of a table."""
     return Path(FLAGS.out_dir) / f"{name}_{run.dataset.name}.json"
 
 
-def record(run: "Run", *, earlier: Path | None = None) -> dict[str, Any]:
+def record(
+    run: "Run",
+    *,
+    overrides: Values | None = None,
+    earlier: Path | None = None,
+) -> "Record":
     """Return the manifest of a run that has ended.
 
     Args:
-        run: which has ended.
-        earlier: the manifest that it is about to replace, from which it takes the
-            seconds of what that run did and this one found done.
+        run: the run.
+        overrides: values that took the place of flags, see `run_flags.make_run`.
+        earlier: the manifest that this one will replace. It tells how long the work
+            took that this run found done.
     """
-    from advens import manifest
+    from advens import backend
+    from advens.strauss2017.reporting.manifest import (
+        manifest,
+        read_manifest,
+        with_earlier_seconds,
+    )
 
-    found = manifest.manifest(
-        flags={**all_values(), "n_jobs": run.n_jobs},
+    of_run = manifest(
+        backend=backend.name(),
+        devices=backend.devices(),
+        flags=all_values() | (overrides or {}) | {"n_jobs": run.n_jobs},
         settings=dataclasses.asdict(run.settings),
         attacks=[dataclasses.asdict(attack) for attack in run.attacks],
         differs_from_the_paper=run.deviations(),
@@ -37,31 +55,69 @@ def record(run: "Run", *, earlier: Path | None = None) -> dict[str, Any]:
         lost_classes=run.lost_classes,
         seconds_per_stage=run.seconds,
     )
-    return manifest.with_seconds(found, manifest.read(earlier)) if earlier else found
+    if earlier is None:
+        return of_run
+    return with_earlier_seconds(of_run, read_manifest(earlier))
 
 
 def check_replaces(name: str, run: "Run", rows: str) -> None:
-    """Raise a `ValueError` if a run would put less in the place of a table.
+    """Raise a `ValueError` if a run would replace a table by a lesser one.
 
-    That is a reduced run in the place of one at the paper's scale, or one that lacks
-    rows. A table of a data set that is not the paper's may be replaced by any.
+    A lesser table is one of a reduced run in the place of one at the paper's scale, or
+    one that lacks rows. Tables of a data set that is not the paper's are not protected.
 
     Args:
-        name: of the table.
-        run: about to start.
-        rows: name of the flag with the table's rows.
+        name: the name of the table.
+        run: the run that is about to start.
+        rows: the name of the flag that lists the table's rows.
     """
-    from advens import manifest
+    from advens.strauss2017.reporting.manifest import read_manifest
 
-    before = manifest.read(path(name, run))
-    if run.dataset.name not in paper.TABLE2 or not before:
+    earlier = read_manifest(manifest_path(name, run))
+    if run.dataset.name not in constants.TABLE2 or not earlier:
         return
-    less = [] if before.get("differs_from_the_paper") else run.deviations()
-    missing = sorted({*before["flags"][rows]} - {*values(rows)[rows]})
-    if less or missing:
-        less += [f"no {row}" for row in missing]
+    reduced = [] if earlier.get("differs_from_the_paper") else run.deviations()
+    missing = sorted(set(earlier["flags"][rows]) - set(all_values()[rows]))
+    losses = reduced + [f"no {row}" for row in missing]
+    if losses:
         raise ValueError(
-            "`out_dir` must be another directory: this run would put less "
-            f"({', '.join(less)}) in the place of {path(name, run)}. Received: "
+            f"`out_dir` must be another directory: {manifest_path(name, run)} would be "
+            f"replaced by a lesser table ({', '.join(losses)}). Received: "
             f"out_dir={FLAGS.out_dir!r}"
         )
+
+
+def publish(name: str, run: "Run", cells: Sequence["Cell"]) -> None:
+    """Write the files of a table, and print the table with the meaning of its columns.
+
+    Args:
+        name: the name of the table; its files are called `<name>_<dataset>`.
+        run: the run that made it.
+        cells: its cells.
+    """
+    from advens.strauss2017.reporting import tables
+
+    paths = tables.write_table(
+        cells,
+        record(run, earlier=manifest_path(name, run)),
+        y_test=run.dataset.y_test,
+        out_dir=Path(FLAGS.out_dir),
+        name=f"{name}_{run.dataset.name}",
+    )
+    title = f"Table {name.removeprefix('table')} on {run.dataset.name}"
+    deviations = run.deviations()
+    if deviations:
+        title += f" ({', '.join(deviations)})"
+    console = script.console()
+    console.print(tables.terminal_table(cells, title=title))
+    for column in columns.TABLES[name]:
+        console.print(f"{column.name}: {column.meaning}", highlight=False)
+    console.print(
+        "The numbers are accuracies. The second line of a cell is the paper's number, "
+        "if there is one."
+    )
+    if name == "table4":
+        console.print("+: the best of the methods alone; *: the best of all.")
+    for note in tables.lost_class_notes(run.lost_classes):
+        console.print(note, highlight=False)
+    script.print_written(paths)

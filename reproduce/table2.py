@@ -1,34 +1,37 @@
 """Table 2: four kinds of ensembles under FGSM and BIM.
 
-`python reproduce/table2.py` needs no data and takes some minutes; `--dataset=mnist` and
-`--dataset=cifar10` are the paper's. It may be killed: the same command goes on.
+`python reproduce/table2.py` needs no data and takes some minutes. `--dataset=mnist` and
+`--dataset=cifar10` are the paper's. If it is interrupted, the same command continues.
 """
 
+import records
+import run_flags
+import script
 from absl import flags
 
-from reproduce import common, records, runs, shared_flags
+from advens.strauss2017.rows import TABLE2_ROWS
 
-flags.adopt_module_key_flags(shared_flags)  # for --help
-METHODS = ["rand_ini", "mix_mod", "bagging", "gauss_noise"]
-_METHODS = flags.DEFINE_list("methods", METHODS, f"Rows, of {','.join(METHODS)}.")
+flags.adopt_module_key_flags(run_flags)  # for --help
+_METHODS = flags.DEFINE_list(
+    "methods", list(TABLE2_ROWS), f"Rows: some of {','.join(TABLE2_ROWS)}."
+)
 
 
 def table2() -> None:
     """Train, attack, write and print."""
-    methods = [method for method in METHODS if method in _METHODS.value]
+    methods = [method for method in TABLE2_ROWS if method in _METHODS.value]
     if not methods or set(_METHODS.value) - set(methods):
         raise ValueError(
-            f"`methods` must be some of {','.join(METHODS)}. "
+            f"`methods` must be some of {','.join(TABLE2_ROWS)}. "
             f"Received: methods={','.join(_METHODS.value)}"
         )
 
-    from advens import experiments, tables
+    from advens.strauss2017 import experiments
 
-    run = runs.make_run()
+    run = run_flags.make_run()
     records.check_replaces("table2", run, "methods")
-    cells = experiments.table2(run, methods)
-    runs.publish("table2", run, cells, tables.TABLE2_COLUMNS)
+    records.publish("table2", run, experiments.table2(run, methods))
 
 
 if __name__ == "__main__":
-    common.main(table2)
+    script.main(table2)

@@ -1,16 +1,16 @@
-"""Small members: linear ones with weights that the tests know, and convolutions."""
+"""Small ensembles: linear members with weights that the tests know, and convolutions."""
 
 import os
 import tempfile
 
 # ruff: noqa: E402
-# All before TensorFlow and JAX are imported. As `process.use_onednn`:
+# These must be set before TensorFlow and JAX are imported. As `process.use_onednn`:
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# JAX compiles a program once, though several tests and processes need it.
+# JAX compiles a program once, even if several tests and processes need it.
 _COMPILED = tempfile.TemporaryDirectory()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Less thoroughly, too: these small programs take longer to compile than to run.
+# These small programs take longer to compile than to run: optimize them less.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import keras
@@ -19,12 +19,12 @@ import pytest
 from keras import layers
 
 from advens import process
-from advens.ensemble import Ensemble
+from advens.models.ensemble import Ensemble
 
-# As the scripts do.
+# As the scripts do:
 process.keep_memory()
 
-# Member, pixel, class.
+# Of shape (members, pixels, classes).
 KERNELS = np.array(
     [
         [[1, -1, 0], [0, 2, -1], [-2, 0, 1], [1, 1, -1.5]],
@@ -39,15 +39,10 @@ BIASES = np.array([[0, 0.5, -0.5], [0.25, 0, 0], [-0.5, 0, 0.5]], "float32")
 def member(*body, kernel, bias, shape, ending):
     """Build a classifier whose last weights are given, with one of three endings."""
     softmax = "softmax" if ending == "dense softmax" else None
-    model = keras.Sequential(
-        [
-            keras.Input(shape),
-            *body,
-            layers.Flatten(),
-            layers.Dense(kernel.shape[-1], activation=softmax, name="last"),
-            *([layers.Softmax()] * (ending == "softmax")),
-        ]
-    )
+    model = keras.Sequential([keras.Input(shape), *body, layers.Flatten()])
+    model.add(layers.Dense(kernel.shape[-1], activation=softmax, name="last"))
+    if ending == "softmax":
+        model.add(layers.Softmax())
     model.get_layer("last").set_weights([kernel, bias])
     return model
 
@@ -65,12 +60,12 @@ def linear():
 
 @pytest.fixture(scope="session")
 def convs():
-    """Return an ensemble of three smooth convolutional members, not to be changed."""
+    """Return an ensemble of three smooth convolutional members; do not change it."""
     rng = np.random.default_rng(5)
     members = []
     for ending in ("softmax", "dense softmax", "logits"):
         conv = layers.Conv2D(3, 2, activation="tanh", name="conv")
-        # Off while attacking, or else no gradient here would have its right value.
+        # Gradients only have the expected values if attacks turn the dropout off.
         body = (conv, layers.Dropout(0.5))
         last = rng.normal(size=(48, 4)), rng.normal(size=4)
         members.append(
@@ -82,6 +77,6 @@ def convs():
 
 @pytest.fixture
 def images():
-    """Return six images for `convs`, and labels that it partly predicts."""
+    """Return six images for `convs`, with labels of which it predicts some."""
     x = np.random.default_rng(6).uniform(size=(6, 5, 5, 2)).astype("float32")
     return x, np.array([0, 1, 2, 3, 0, 1])

@@ -1,4 +1,4 @@
-"""What holds across Keras's backends, each in a process of its own."""
+"""On Keras's JAX backend, the scripts need no TensorFlow."""
 
 import json
 import os
@@ -12,36 +12,9 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        keras.backend.backend() != "jax",
-        reason="once is enough: each backend has a process of its own",
-    ),
+    pytest.mark.skipif(keras.backend.backend() != "jax", reason="it is about JAX"),
 ]
 ROOT = Path(__file__).parents[1]
-
-
-def run(*command, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(
-        [sys.executable, *command],
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def test_backends_judge_the_same_weights_alike(tmp_path):
-    arguments = ("--num_members=2", "--epochs=1", "--rounds=1")
-    script, out = ROOT / "benchmarks/backends.py", tmp_path / "out.json"
-    run(script, f"--out={out}", *arguments, KERAS_BACKEND="tensorflow")
-    found = json.loads(out.read_text())
-    # FGSM and BIM through each member by two losses, and through the ensemble in
-    # four ways.
-    assert len(found["agreement"]) == 16
-    assert min(found["agreement"].values()) >= 0.998
-
 
 WITHOUT_TENSORFLOW = """
 import runpy, sys
@@ -56,12 +29,20 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     [("bagging+def_dist,adv_train", "printed"), ("bagging+def_dist", "papernot")],
 )
 def test_jax_needs_no_tensorflow(tmp_path, rows, formula):
-    run(
-        *("-c", WITHOUT_TENSORFLOW, ROOT / "reproduce/table4.py"),
+    script = ROOT / "reproduce/table4.py"
+    arguments = [
         *(f"--rows={rows}", "--num_members=2", "--stack=2"),
         *(f"--distillation={formula}", "--epochs=1"),
         *("--train_images=130", "--test_images=10"),
         *(f"--out_dir={tmp_path}", f"--work_dir={tmp_path / 'work'}"),
+    ]
+    subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, script, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     table = pd.read_csv(tmp_path / "table4_digits.csv")
     assert len(table) == len(rows.split(","))

@@ -15,22 +15,22 @@ import keras
 import numpy as np
 import pytest
 
-from advens import (
-    anomaly,
-    attacks,
-    claims,
-    datasets,
-    experiments,
-    ledger,
-    noise_sweep,
-    recipes,
-    tables,
-    training,
-)
+from advens import datasets
 from advens.datasets import Dataset
-from advens.outcomes import Outcomes, pack
-from advens.recipes import Member
-from advens.store import digest
+from advens.evaluation.outcomes import Outcomes, pack_outcomes
+from advens.storage.store import digest
+from advens.strauss2017 import rows
+from advens.strauss2017.anomaly import measure_anomaly
+from advens.strauss2017.claims import judge_readings
+from advens.strauss2017.experiments import table2, table4
+from advens.strauss2017.noise_sweep import measure_noise
+from advens.strauss2017.reporting import ledger, tables
+from advens.strauss2017.reporting.anomaly_report import anomaly_frame
+from advens.strauss2017.reporting.noise_report import noise_cells_to_pack, noise_frame
+from advens.strauss2017.run import Run
+from advens.strauss2017.settings import Settings, paper_attacks
+from advens.training import members
+from advens.training.recipe import Member
 
 GOLDEN = Path(__file__).parent / "golden"
 TABLE2_ROWS = ["rand_ini", "mix_mod", "bagging", "gauss_noise"]
@@ -74,7 +74,7 @@ class FullStore:
             return {"attempt": np.array(0)}
         rng = np.random.default_rng(int(digest(spec), 16))
         shape = len(spec["members"]), self.num_images
-        return pack(
+        return pack_outcomes(
             [
                 Outcomes(
                     rng.random(shape) < 0.6,
@@ -93,10 +93,10 @@ def full_run(name, changes):
     x = np.linspace(0, 1, 40 * int(np.prod(shape)), dtype="float32")
     x = x.reshape(40, *shape)
     dataset = Dataset(name, x, y, x, y, datasets._CLASS_NAMES[name])
-    return experiments.Run(
+    return Run(
         dataset,
-        recipes.Settings(name, **changes),
-        attacks.paper_attacks(name, box=bool(changes)),
+        Settings.for_dataset(name, **changes),
+        paper_attacks(name, box=bool(changes)),
         FullStore(40),
         num_members=2,
         seed=3,
@@ -111,23 +111,23 @@ def everything(out_dir):
     for name in datasets.NAMES:
         for changes in ({}, OTHER_SETTINGS):
             run = full_run(name, changes)
-            cells2 = experiments.table2(run, TABLE2_ROWS)
-            cells4 = experiments.table4(run, TABLE4_ROWS, num_singles=2)
-            sweep = noise_sweep.measure(run, [0.1, 0.2])
-            points = anomaly.measure(run, "rand_ini")
+            cells2 = table2(run, TABLE2_ROWS)
+            cells4 = table4(run, TABLE4_ROWS, num_singles=2)
+            sweep = measure_noise(run, [0.1, 0.2])
+            points = measure_anomaly(run, "rand_ini")
             key = f"{name}, {'other settings' if changes else 'defaults'}"
             asked[key] = list(dict.fromkeys(run.store.asked))
             if changes:
                 continue
             write = {"y_test": run.dataset.y_test, "out_dir": out_dir}
-            tables.write(cells2, {}, name=f"table2_{name}", **write)
-            tables.write(cells4, {}, name=f"table4_{name}", **write)
-            tidy, cells = noise_sweep.tidy(sweep), noise_sweep.packed(sweep)
-            tables.write_tidy(tidy, cells, {}, name=f"noise_sweep_{name}", **write)
-            tidy, cells = anomaly.tidy(points), [point.cell for point in points]
-            tables.write_tidy(tidy, cells, {}, name=f"anomaly_{name}", **write)
+            tables.write_table(cells2, {}, name=f"table2_{name}", **write)
+            tables.write_table(cells4, {}, name=f"table4_{name}", **write)
+            frame, cells = noise_frame(sweep), noise_cells_to_pack(sweep)
+            tables.write_frame(frame, cells, {}, name=f"noise_sweep_{name}", **write)
+            frame, cells = anomaly_frame(points), [point.cell for point in points]
+            tables.write_frame(frame, cells, {}, name=f"anomaly_{name}", **write)
             all_cells += [*cells2, *cells4]
-    ledger.write(claims.judge_readings(all_cells), [], out_dir=out_dir)
+    ledger.write_ledger(judge_readings(all_cells), [], out_dir=out_dir)
     return asked
 
 
@@ -140,18 +140,19 @@ def labels_addresses():
             store.load = lambda kind, spec, store=store: (
                 store.asked.append(f"{kind}/{digest(spec)}") or {"labels": None}
             )
-            settings = recipes.Settings(name, **changes)
-            recipe = recipes.recipe("bagging+def_dist", settings, 0)
-            training._stored_labels(Member(recipe, 3, "0" * 64), None, store)
+            settings = Settings.for_dataset(name, **changes)
+            recipe = rows.recipe("bagging+def_dist", settings, 0)
+            member = Member(recipe, 3, "0" * 64, keras.backend.backend())
+            members._smoothed_labels(member, None, store)
             asked += store.asked
     return asked
 
 
 def files(directory):
-    """Return the text of the CSV files, and of the arrays a checksum of their bits."""
+    """Return the text of the CSV files, and a checksum of the bits in each archive."""
     found = {}
     for path in sorted(directory.iterdir()):
-        if path.suffix in (".csv", ".md"):
+        if path.suffix == ".csv":
             found[path.name] = path.read_text("utf-8")
         elif path.suffix == ".npz":
             hashed = hashlib.sha256()
@@ -190,9 +191,9 @@ def test_the_same_outcomes_give_the_same_files(made):
 
 
 def test_no_field_of_a_recipe_is_left_out_of_its_address():
-    usual = recipes.recipe("rand_ini", recipes.Settings("digits"), 0)
+    usual = rows.recipe("rand_ini", Settings.for_dataset("digits"), 0)
     fields = {field.name for field in dataclasses.fields(usual)}
-    spec = Member(usual, 0, "0" * 64).spec
+    spec = Member(usual, 0, "0" * 64, "jax").spec
     assert fields - spec["recipe"].keys() == {"adversarial", "distillation"}
 
 

@@ -1,4 +1,4 @@
-"""Settings of a process: seen in a process of their own, as they hold until its end."""
+"""Settings of a process, each tested in a new process, as they last until its end."""
 
 import os
 import platform
@@ -15,11 +15,11 @@ TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
 def run(code, **environment):
-    # Not what this process has set for those that it starts.
-    rest = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    # This process has set the variable for the processes that it starts.
+    inherited = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**rest, **environment},
+        env={**inherited, **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -29,7 +29,7 @@ def run(code, **environment):
 
 @pytest.mark.skipif(
     not TENSORFLOW or (sys.platform, platform.machine()) != ("linux", "x86_64"),
-    reason="of TensorFlow on x86",
+    reason="for TensorFlow on x86",
 )
 @pytest.mark.parametrize(
     ("environment", "used"), [({}, True), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False)]
@@ -38,8 +38,8 @@ def test_use_onednn(environment, used):
     code = """
 from advens import process
 print(process.use_onednn())
-from advens.layers import uses_onednn
-print(uses_onednn(), process.use_onednn())
+from advens import backend
+print(backend.uses_onednn(), process.use_onednn())
 """
     assert run(code, **environment).split() == ["True", str(used), "False"]
 
@@ -47,7 +47,7 @@ print(uses_onednn(), process.use_onednn())
 @pytest.mark.skipif(
     not (TENSORFLOW and process.keep_memory()), reason="needs glibc and TensorFlow"
 )
-def test_keep_memory_has_no_page_handed_out_twice():
+def test_keep_memory_asks_the_system_for_no_page_twice():
     out = run("""
 import resource
 from advens import process
@@ -71,21 +71,21 @@ def test_keep_memory_leaves_other_systems_alone(monkeypatch):
     assert not process.keep_memory()
 
 
-@pytest.mark.skipif(TENSORFLOW, reason="of the JAX backend")
+@pytest.mark.skipif(TENSORFLOW, reason="for the JAX backend")
 def test_keep_memory_leaves_jax_alone():
     assert not process.keep_memory()
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="of the TensorFlow backend")
-def test_use_threads_before_the_first_computation_alone():
+@pytest.mark.skipif(not TENSORFLOW, reason="for the TensorFlow backend")
+def test_threads_can_be_limited_only_before_the_first_computation():
     out = run("""
 import tensorflow as tf
-from advens import process
-counts = tf.config.threading.get_intra_op_parallelism_threads
-process.use_threads(3)
-print(counts())
+from advens import backend
+num_threads = tf.config.threading.get_intra_op_parallelism_threads
+backend.limit_threads(3)
+print(num_threads())
 tf.zeros(2) + 1
-process.use_threads(4)
-print(counts())
+backend.limit_threads(4)
+print(num_threads())
 """)
     assert out.split() == ["3", "3"]

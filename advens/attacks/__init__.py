@@ -1,0 +1,1 @@
+"""Attacks on ensembles: gradients, FGSM and BIM."""

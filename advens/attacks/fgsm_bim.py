@@ -1,0 +1,207 @@
+"""FGSM and BIM, as functions of a gradient, never of a model."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from advens import backend
+from advens.arrays import Tensor
+from advens.attacks.gradients import Gradient
+from advens.attacks.threat import Attack
+from advens.checks import check_count
+
+GradientFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class AdversarialExamples(NamedTuple):
+    """What an attack returns.
+
+    Attributes:
+        x_adv: `(n, h, w, c)` float32, the adversarial images.
+        zero_gradient: `(n,)` bool, whether the gradient at the image was exactly zero
+            at any step. Such an image did not move at that step: if it is still
+            classified correctly, this is a numerical accident, not robustness.
+    """
+
+    x_adv: Tensor
+    zero_gradient: Tensor
+
+
+def fgsm(
+    gradient: GradientFunction,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    box: bool = False,
+) -> AdversarialExamples:
+    """The fast gradient sign method: x + eps sign(gradient(x, y)).
+
+    Source: Section 2; Goodfellow et al. 2014, arXiv:1412.6572.
+
+    Args:
+        gradient: a function of `(x, y)`; see `advens.attacks.gradients`.
+        x: `(n, h, w, c)` float32 in [0, 1].
+        y: `(n,)` int labels.
+        eps: change of every pixel, in units of the [0, 1] range, >= 0.
+        box: whether to clip the result to [0, 1].
+    """
+    return craft(gradient, x, y, [Attack("FGSM", eps, eps, 1, box)])[0]
+
+
+def bim(
+    gradient: GradientFunction,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    step_size: float,
+    num_steps: int,
+    box: bool = False,
+) -> AdversarialExamples:
+    """The basic iterative method: steps along the sign, clipped to the eps-ball.
+
+    Source: Section 2; Kurakin et al. 2016, arXiv:1607.02533.
+
+    Args:
+        gradient: a function of `(x, y)`; see `advens.attacks.gradients`.
+        x: `(n, h, w, c)` float32 in [0, 1].
+        y: `(n,)` int labels.
+        eps: largest change of a pixel, in units of the [0, 1] range, >= 0.
+        step_size: change of a pixel in one step, >= 0.
+        num_steps: number of steps, >= 1.
+        box: whether to clip to [0, 1] after each step.
+    """
+    return craft(gradient, x, y, [Attack("BIM", eps, step_size, num_steps, box)])[0]
+
+
+def craft(
+    gradient: GradientFunction, x: Tensor, y: Tensor, attacks: Sequence[Attack]
+) -> list[AdversarialExamples]:
+    """Run attacks that follow the same gradient; they share the gradient at `x`.
+
+    Attacks that differ only in their number of steps cost no more than the longest:
+    the others are found on its way.
+
+    Args:
+        gradient: a function of `(x, y)`; see `advens.attacks.gradients`. A `Gradient`
+            with `labels="predicted"` predicts its labels at `x` and ignores `y`.
+        x: `(n, h, w, c)` float32 in [0, 1].
+        y: `(n,)` int labels.
+        attacks: their settings.
+
+    Returns:
+        The adversarial images of each attack.
+    """
+    x, y = _start(gradient, x, y, boxed=any(attack.box for attack in attacks))
+    first = gradient(x, y)
+    groups: dict[Attack, list[Attack]] = {}
+    for attack in attacks:
+        groups.setdefault(_without_end(attack), []).append(attack)
+    examples: dict[Attack, AdversarialExamples] = {}
+    for walk, group in groups.items():
+        ends = [attack.num_steps for attack in group]
+        states = _iterates(gradient, x, y, first, walk, ends)
+        examples.update(zip(group, states, strict=True))
+    return [examples[attack] for attack in attacks]
+
+
+def iterates(
+    gradient: GradientFunction,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack,
+    *,
+    ends: Sequence[int],
+) -> list[AdversarialExamples]:
+    """Return what BIM makes of `x` after each of several numbers of steps.
+
+    Args:
+        gradient: as for `craft`.
+        x: as for `craft`.
+        y: as for `craft`.
+        attack: the settings of the steps; its own `num_steps` does not count.
+        ends: the numbers of steps, each >= 1.
+    """
+    for end in ends:
+        check_count("ends", end)
+    x, y = _start(gradient, x, y, boxed=attack.box)
+    return _iterates(gradient, x, y, gradient(x, y), attack, ends)
+
+
+def _start(
+    gradient: GradientFunction, x: Tensor, y: Tensor, *, boxed: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the images from which an attack starts and its labels, both checked."""
+    _check_images(x, boxed)
+    x = ops.convert_to_tensor(x, "float32")
+    if isinstance(gradient, Gradient):
+        y = gradient.start_labels(x, _checked_labels(y))
+    return x, y
+
+
+def _iterates(
+    gradient: GradientFunction,
+    x: Tensor,
+    y: Tensor,
+    first: Tensor,
+    attack: Attack,
+    ends: Sequence[int],
+) -> list[AdversarialExamples]:
+    """Do what `iterates` does, given the gradient at `x`."""
+    low, high = x - attack.eps, x + attack.eps
+
+    def move(x_adv: Tensor, grad: Tensor) -> Tensor:
+        x_adv = ops.clip(x_adv + attack.step_size * ops.sign(grad), low, high)
+        return ops.clip(x_adv, 0.0, 1.0) if attack.box else x_adv
+
+    def step(state: AdversarialExamples) -> AdversarialExamples:
+        grad = gradient(state.x_adv, y)
+        zero_gradient = ops.logical_or(state.zero_gradient, _is_zero(grad))
+        return AdversarialExamples(move(state.x_adv, grad), zero_gradient)
+
+    start = AdversarialExamples(move(x, first), _is_zero(first))
+    if not ends:
+        return []
+    if len(set(ends)) == 1:
+        return [backend.repeat(ends[0] - 1, step, start)] * len(ends)
+    states = [start, *backend.trajectory(max(ends) - 1, step, start)]
+    return [states[end - 1] for end in ends]
+
+
+def _without_end(attack: Attack) -> Attack:
+    """Return the attack but for its name and its number of steps."""
+    return dataclasses.replace(attack, name="", num_steps=1)
+
+
+def _is_zero(grad: Tensor) -> Tensor:
+    return ops.all(ops.equal(grad, 0.0), axis=tuple(range(1, grad.ndim)))
+
+
+def _check_images(x: Tensor, boxed: bool) -> None:
+    """Check the images, as far as they are arrays and not tensors in a program."""
+    if keras.backend.is_int_dtype(getattr(x, "dtype", "float32")):
+        raise ValueError(
+            f"`x` must be images as floats in [0, 1]. Received: dtype {x.dtype}"
+        )
+    known = isinstance(x, np.ndarray) and x.size > 0
+    if boxed and known and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            "`x` must be images in [0, 1], to which box=True clips. Received: "
+            f"{x.min()} to {x.max()}"
+        )
+
+
+def _checked_labels(y: Tensor) -> Tensor:
+    y = ops.convert_to_tensor(y)
+    shape = tuple(y.shape)
+    if not keras.backend.is_int_dtype(y.dtype) or shape[1:] not in {(), (1,)}:
+        raise ValueError(
+            "`y` must be `(n,)` integer labels, not one-hot vectors. Received: "
+            f"{keras.backend.standardize_dtype(y.dtype)} of shape {shape}"
+        )
+    return ops.reshape(y, (-1,))

@@ -1,0 +1,1 @@
+"""Defences of a single classifier: adversarial training, distillation."""

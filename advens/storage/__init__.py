@@ -1,0 +1,1 @@
+"""What a run leaves behind: files and the store of members and outcomes."""

@@ -1,0 +1,74 @@
+"""Files that appear whole or not at all, and error messages that say what to do."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, Final
+
+# No other program's files end like this, so old ones can be removed without asking.
+TEMPORARY: Final = ".advens-partial"
+
+_ADVICE: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow access to it"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "Move the file that is in its way"),
+}
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when it is whole.
+
+    Args:
+        path: the file. Its directory is made if absent.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, "write", path) from error
+
+
+def write_all(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files, each whole or not at all, and return their paths.
+
+    Args:
+        directory: where they are written; made if absent.
+        contents: the bytes of each file, by its name.
+    """
+    paths = [directory / name for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        with atomic(path) as handle:
+            handle.write(content)
+    return paths
+
+
+def explained(error: OSError, action: str, path: Path) -> OSError:
+    """Return an error of the same kind whose message, in one line, says what to do.
+
+    Args:
+        error: what was raised.
+        action: what failed, such as `"write"`.
+        path: the file or directory in question.
+    """
+    code = error.errno or errno.EIO
+    cause = error.strerror or str(error)
+    advice = _ADVICE.get(code, "Repair it")
+    return OSError(
+        code, f"Cannot {action} {path}: {cause}. {advice} or use another directory"
+    )

@@ -1,0 +1,287 @@
+"""The artefact store: content-addressed, atomic, resumable.
+
+An artefact is a mapping from names to arrays. Its address is what it was made from: its
+kind and its spec. A run that is killed and started again finds there the artefacts that
+it finished, and the newest checkpoint of those that it did not.
+
+A file appears under its final name whole or not at all, so that a kill or a full disk
+leaves either the old artefact or the new one. Any number of processes may use the same
+store at the same time: at worst, two of them make the same artefact.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import operator
+import os
+import re
+import time
+import uuid
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, Final, TypeAlias
+
+import numpy as np
+
+from advens.storage.files import TEMPORARY, atomic, explained
+
+SCHEMA: Final = 1  # Raise it when the meaning of an artefact changes.
+
+# What an artefact is made from, as far as JSON can hold it.
+Spec: TypeAlias = Mapping[str, object]
+Arrays: TypeAlias = Mapping[str, np.ndarray]
+
+_STALE_SECONDS: Final = 24 * 60 * 60
+
+
+class DamagedArtefactWarning(UserWarning):
+    """A stored file does not hold what was saved. Its artefact will be made again."""
+
+
+def digest(spec: Spec) -> str:
+    """Return the name of an artefact: 32 hexadecimal digits of a SHA-256.
+
+    The order of the keys does not matter. A tuple and a list of the same values have
+    the same digest; 1 and 1.0 do not.
+
+    Args:
+        spec: what the artefact is made from.
+
+    Raises:
+        TypeError: if JSON cannot hold `spec`, as it cannot hold arrays, NaN, and keys
+            that are not strings.
+    """
+    try:
+        text = _canonical_json({"schema": SCHEMA, "spec": dict(spec)})
+        if not _has_string_keys(spec):
+            raise TypeError("keys must be strings")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`spec` must be a mapping that JSON can hold ({error}). "
+            f"Received: spec={spec!r}"
+        ) from error
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Store:
+    """Artefacts in a directory, each in a file `root/kind/<digest>.npz`.
+
+    In every method, `kind` is the sort of artefact, a plain name such as `"outcomes"`,
+    and `spec` is what the artefact is made from, see `digest`.
+
+    Args:
+        root: the directory, made if absent. Temporary files there that are more than a
+            day old are removed: killed runs left them.
+
+    Attributes:
+        root: the directory as an absolute path.
+
+    Raises:
+        OSError: if nothing can be written to `root`.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        # Absolute, because a worker process may have another working directory.
+        self.root = Path(root).absolute()
+        probe = self.root / f"probe.{uuid.uuid4().hex}{TEMPORARY}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(probe, "xb") as handle:
+                    handle.write(b"advens")
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise explained(error, "write to the store", self.root) from error
+        for pattern in (f"*{TEMPORARY}", f"*/*{TEMPORARY}"):
+            for path in self.root.glob(pattern):
+                with contextlib.suppress(OSError):  # gone already, or not ours
+                    if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+                        path.unlink()
+
+    def save(self, kind: str, spec: Spec, arrays: Arrays) -> Path:
+        """Write an artefact, then remove its checkpoints.
+
+        If anything fails, the old artefact and the checkpoints remain.
+
+        Args:
+            kind: see `Store`.
+            spec: see `Store`.
+            arrays: of any shape, and of any dtype of numpy's own but objects. No array
+                may have the name `"spec"`.
+
+        Returns:
+            The path of the file, an uncompressed npz that `np.load` can read, too.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        path = self._write(kind, spec, None, arrays)
+        for step in self._steps(kind, spec):
+            self._path(kind, spec, step).unlink(missing_ok=True)
+        return path
+
+    def load(self, kind: str, spec: Spec) -> dict[str, np.ndarray] | None:
+        """Read an artefact and check every checksum in its file.
+
+        A damaged file is moved to `<name>.damaged`, and a `DamagedArtefactWarning`
+        names it.
+
+        Returns:
+            The arrays that were saved; None if there are none or the file is damaged.
+
+        Raises:
+            OSError: if the file exists but cannot be read, for example because the
+                permission is missing.
+        """
+        return self._read(kind, spec, None)
+
+    def has(self, kind: str, spec: Spec) -> bool:
+        """Return whether a file of the artefact's name exists; it may be damaged."""
+        return self._path(kind, spec, None).is_file()
+
+    def save_checkpoint(self, kind: str, spec: Spec, step: int, arrays: Arrays) -> None:
+        """Write the state after `step` steps, then remove older checkpoints.
+
+        Once a first checkpoint is written, a kill at any moment leaves a whole one.
+        """
+        step = operator.index(step)
+        if step < 0:
+            raise ValueError(f"`step` must be >= 0. Received: step={step}")
+        self._write(kind, spec, step, arrays)
+        for other in self._steps(kind, spec):
+            if other < step:
+                self._path(kind, spec, other).unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, kind: str, spec: Spec
+    ) -> tuple[int, dict[str, np.ndarray]] | None:
+        """Return the step and the arrays of the newest whole checkpoint, if any.
+
+        A damaged checkpoint is treated as in `load`, and the next older one is read.
+        """
+        tried: set[int] = set()
+        # Listed anew each time: another process may have written a newer one.
+        while steps := self._steps(kind, spec) - tried:
+            step = max(steps)
+            if (arrays := self._read(kind, spec, step)) is not None:
+                return step, arrays
+            tried.add(step)
+        return None
+
+    def steps_done(self, kind: str, spec: Spec) -> int | None:
+        """Return the step of the newest checkpoint, from file names alone, if any."""
+        return max(self._steps(kind, spec), default=None)
+
+    def _path(self, kind: str, spec: Spec, step: int | None) -> Path:
+        if not re.fullmatch(r"\w[\w.-]*", kind):
+            raise ValueError(f"`kind` must be a plain name. Received: kind={kind!r}")
+        suffix = "" if step is None else f".step-{step:06d}"
+        return self.root / kind / f"{digest(spec)}{suffix}.npz"
+
+    def _steps(self, kind: str, spec: Spec) -> set[int]:
+        artefact = self._path(kind, spec, None)
+        pattern = re.compile(r"\.step-(\d{6,})\.npz$")
+        paths = artefact.parent.glob(f"{artefact.stem}.step-*.npz")
+        matches = [pattern.search(path.name) for path in paths]
+        return {int(match[1]) for match in matches if match}
+
+    def _write(self, kind: str, spec: Spec, step: int | None, arrays: Arrays) -> Path:
+        path = self._path(kind, spec, step)
+        if bad := [name for name in arrays if name == "spec" or "\0" in name]:
+            raise ValueError(f"`arrays` must not have the names {bad}")
+        label = np.array(_label(kind, spec, step, arrays))
+        with atomic(path) as handle:
+            _write_npz(handle, {**arrays, "spec": label})
+        return path
+
+    def _read(
+        self, kind: str, spec: Spec, step: int | None
+    ) -> dict[str, np.ndarray] | None:
+        path = self._path(kind, spec, step)
+        # All bytes are read first: whatever fails after that, the file is damaged.
+        try:
+            with open(path, "rb") as handle:
+                stat, data = os.fstat(handle.fileno()), handle.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise explained(error, "read", path) from error
+        try:
+            arrays = _read_npz(data)
+            label = arrays.pop("spec", np.array(None)).tolist()
+            if label != _label(kind, spec, step, arrays):
+                raise ValueError("the spec stored in it is missing or another one")
+            return arrays
+        except MemoryError:
+            raise
+        except Exception as error:  # damage raises errors with no common base class
+            reason = str(error) or type(error).__name__
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it
+            now = path.stat()
+            if (now.st_ino, now.st_mtime_ns) != (stat.st_ino, stat.st_mtime_ns):
+                return self._read(kind, spec, step)  # another process made it again
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+        warnings.warn(
+            f"{path} is damaged ({reason}): it is set aside as {path.name}.damaged "
+            "and will be made again",
+            DamagedArtefactWarning,
+            stacklevel=3,
+        )
+        return None
+
+
+def _write_npz(handle: BinaryIO, arrays: Arrays) -> None:
+    """Write what `np.savez` would, but always the same bytes, and with any names."""
+    with zipfile.ZipFile(handle, "w") as archive:
+        for name, value in arrays.items():
+            array = np.asarray(value)
+            descr = np.lib.format.dtype_to_descr(array.dtype)
+            # An npy file would store bfloat16, for example, as bytes without a name.
+            if np.lib.format.descr_to_dtype(descr) != array.dtype:
+                raise TypeError(
+                    "`arrays` must be of dtypes that an npy file keeps. "
+                    f"Received: {name!r} of dtype {array.dtype}"
+                )
+            info = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(info, "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def _read_npz(data: bytes) -> dict[str, np.ndarray]:
+    """Read what `_write_npz` wrote; raise on any damage that checksums show."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if (bad := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of its entry {bad!r} is wrong")
+        arrays = {}
+        for name in archive.namelist():
+            with archive.open(name) as entry:
+                array = np.lib.format.read_array(entry, allow_pickle=False)
+            arrays[name.removesuffix(".npy")] = array
+        return arrays
+
+
+def _label(kind: str, spec: Spec, step: int | None, arrays: Arrays) -> str:
+    """Return a text that tells the content of a file from that of any other file.
+
+    The names of the arrays are part of it: a single wrong bit in a zip directory can
+    hide some of its entries and leave the others whole.
+    """
+    identity = {"kind": kind, "schema": SCHEMA, "spec": dict(spec), "step": step}
+    return _canonical_json({"arrays": sorted(arrays), **identity})
+
+
+def _canonical_json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _has_string_keys(value: object) -> bool:
+    # `json` writes the keys 1 and "1" alike, which would give two specs one digest.
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _has_string_keys(v) for k, v in value.items())
+    return not isinstance(value, list | tuple) or all(map(_has_string_keys, value))

@@ -1,0 +1,235 @@
+"""The columns of Tables 2 and 4: the one place that says what a column is.
+
+Everything about a column derives from its entry here: what is attacked and judged for
+it, the CSV files, the comparison with the paper, the claims, the figures, the pages and
+the anomaly.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from advens.attacks.threat import GradientLoss, GradientSource, LabelMode, Threat
+from advens.strauss2017 import constants
+
+Reading = Literal["repredicted_labels", "exact_gradients"]
+
+# The loss of the paper's columns: docs/protocol.md, point 12.
+PAPER_LOSS: Final = "logits"
+
+# The attacks in which a reading stands in for the paper's columns.
+READINGS: Final[Mapping[Reading, tuple[str, ...]]] = {
+    "repredicted_labels": ("BIM",),
+    "exact_gradients": ("FGSM", "BIM"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: its name in files.
+        meaning: what it shows, in words.
+        judged: whose answers count: `"members"`, each of them; `"own_member"`, the
+            member whose gradient is followed; `"ensemble"`.
+        gradient: the gradient that is followed, see `Threat`; None for no attack.
+        labels: see `Threat`.
+        loss: see `Threat`.
+        attack: `"none"`, `"FGSM"` or `"BIM"`; None where the table's rows have attacks.
+        place: its position in the paper's table, from 0; None if the paper lacks it.
+        reading: in which other way than `reading_of` it reads the paper.
+        reading_of: name of the paper's column that it reads in another way.
+        legend: its name in figures, if it is drawn.
+    """
+
+    name: str
+    meaning: str
+    judged: Literal["members", "own_member", "ensemble"] = "ensemble"
+    gradient: GradientSource | None = None
+    labels: LabelMode = "true"
+    loss: GradientLoss = PAPER_LOSS
+    attack: str | None = None
+    place: int | None = None
+    reading: Reading | None = None
+    reading_of: str | None = None
+    legend: str | None = None
+
+    def threats(self, num_members: int) -> list[Threat | None]:
+        """Return the gradients that are followed for it, in turn; `[None]` for none."""
+        if self.gradient is None:
+            return [None]
+        indices: Sequence[int | None] = [None]
+        if self.gradient == "member":
+            indices = range(num_members)
+        return [Threat(self.gradient, i, self.labels, self.loss) for i in indices]
+
+
+TABLE2: Final = (
+    Column(
+        "no_attack_single",
+        "no attack, mean of the members",
+        judged="members",
+        place=0,
+        legend="No Attack Single",
+    ),
+    Column(
+        "no_attack_ensemble",
+        "no attack, ensemble",
+        place=1,
+        legend="No Attack Ensemble",
+    ),
+    Column(
+        "grad1_single",
+        "each member under its own gradient, mean",
+        judged="own_member",
+        gradient="member",
+        place=2,
+        legend="Grad. 1 Single",
+    ),
+    Column(
+        "grad1_ensemble",
+        "ensemble under one member's gradient, mean over the members",
+        gradient="member",
+        place=3,
+        legend="Grad. 1 Ensemble",
+    ),
+    Column(
+        "grad2_ensemble",
+        "ensemble under the mean of the members' gradients",
+        gradient="mean_member",
+        place=4,
+        legend="Grad. 2 Ensemble",
+    ),
+    Column(
+        "grad2_ensemble_repredicted",
+        "the same, each member's label predicted again at every step",
+        gradient="mean_member",
+        labels="repredicted",
+        reading="repredicted_labels",
+        reading_of="grad2_ensemble",
+        legend="Grad. 2 Ensemble, labels re-predicted",
+    ),
+    Column(
+        "ensemble_gradient",
+        "ensemble under the gradient of its own loss",
+        gradient="ensemble",
+        legend="Ensemble Gradient",
+    ),
+    Column(
+        "grad1_single_exact",
+        "grad1_single, by gradients without cancellation",
+        judged="own_member",
+        gradient="member",
+        loss="exact",
+        reading="exact_gradients",
+        reading_of="grad1_single",
+    ),
+    Column(
+        "grad1_ensemble_exact",
+        "grad1_ensemble, likewise",
+        gradient="member",
+        loss="exact",
+        reading="exact_gradients",
+        reading_of="grad1_ensemble",
+    ),
+    Column(
+        "grad2_ensemble_exact",
+        "grad2_ensemble, likewise",
+        gradient="mean_member",
+        loss="exact",
+        reading="exact_gradients",
+        reading_of="grad2_ensemble",
+    ),
+)
+
+# A row of single networks stands for ensembles of one, where all gradients coincide.
+TABLE4: Final = (
+    Column("no_attack", "no attack", attack="none", place=0),
+    Column(
+        "fgsm",
+        "FGSM through Grad. 2, of a single network through its own gradient",
+        gradient="mean_member",
+        attack="FGSM",
+        place=1,
+    ),
+    Column("bim", "BIM, likewise", gradient="mean_member", attack="BIM", place=2),
+    Column(
+        "bim_repredicted",
+        "BIM, each member's label predicted again at every step",
+        gradient="mean_member",
+        labels="repredicted",
+        attack="BIM",
+        reading="repredicted_labels",
+        reading_of="bim",
+    ),
+    Column(
+        "fgsm_ensemble_gradient",
+        "FGSM through the gradient of the ensemble's own loss",
+        gradient="ensemble",
+        attack="FGSM",
+    ),
+    Column(
+        "bim_ensemble_gradient",
+        "BIM, likewise",
+        gradient="ensemble",
+        attack="BIM",
+    ),
+)
+
+TABLES: Final[Mapping[str, tuple[Column, ...]]] = {"table2": TABLE2, "table4": TABLE4}
+BY_NAME: Final = {column.name: column for table in TABLES.values() for column in table}
+
+# BIM is followed step by step through each gradient of Table 2, read in every way.
+ANOMALY: Final = tuple(
+    column for column in TABLE2 if column.gradient and not column.reading
+)
+
+
+def threats(columns: Sequence[Column], num_members: int) -> list[Threat | None]:
+    """Return the gradients that are followed for some columns, each once."""
+    return list(
+        dict.fromkeys(
+            threat for column in columns for threat in column.threats(num_members)
+        )
+    )
+
+
+def read_otherwise(reading: Reading) -> dict[tuple[str, str], str]:
+    """Return which column stands in for which `(attack, column)` in a reading."""
+    return {
+        (attack, column.reading_of): column.name
+        for column in BY_NAME.values()
+        if column.reading == reading and column.reading_of
+        for attack in READINGS[reading]
+    }
+
+
+def paper_value(dataset: str, attack: str, row: str, column: str) -> float | None:
+    """Return what the paper's Table 2 or 4 has in a cell; None if it has nothing."""
+    place = BY_NAME[column].place if column in BY_NAME else None
+    if place is None:
+        return None
+    values: tuple[float, ...] | None
+    if BY_NAME[column] in TABLE2:
+        values = constants.TABLE2.get(dataset, {}).get((attack, row))
+    else:
+        values = constants.TABLE4.get(dataset, {}).get(row)
+    return values[place] if values else None
+
+
+def paper_cells(table: str) -> set[tuple[str, str]]:
+    """Return each `(attack, column)` of the paper's numbers, once.
+
+    In Table 2 the columns without attack stand beside both attacks, and count once.
+    """
+    cells = set()
+    for column in TABLES[table]:
+        if column.place is None:
+            continue
+        if column.attack:
+            cells.add((column.attack, column.name))
+        else:
+            attacks = ("FGSM", "BIM") if column.gradient else ("FGSM",)
+            cells |= {(attack, column.name) for attack in attacks}
+    return cells

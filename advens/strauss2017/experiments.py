@@ -1,0 +1,123 @@
+"""Tables 2 and 4, end to end: from a run to the cells of a table."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from advens.arrays import Answers
+from advens.attacks.threat import Threat
+from advens.checks import check_count
+from advens.evaluation.outcomes import Outcomes
+from advens.strauss2017 import columns, rows
+from advens.strauss2017.cells import Cell
+from advens.strauss2017.columns import Column
+from advens.strauss2017.run import Run, count_lost_classes
+from advens.training.recipe import Member
+
+# By threat, the outcomes by the attack's name: what `Run.attack` returns.
+ByThreat = Mapping[Threat | None, Mapping[str, Outcomes]]
+
+
+def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
+    """Train the ensembles of Table 2, attack them and return the table's cells.
+
+    Args:
+        run: its settings.
+        methods: the rows, see `rows.TABLE2_ROWS`.
+    """
+    cells = []
+    for row in methods:
+        outcomes = _train_and_attack(run, row, [run.members(row)], columns.TABLE2)
+        cells += [
+            _cell(run, row, column, attack.name, outcomes)
+            for attack in run.attacks
+            for column in columns.TABLE2
+        ]
+    order = [attack.name for attack in run.attacks]
+    return sorted(cells, key=lambda cell: order.index(cell.attack))
+
+
+def table4(run: Run, methods: Sequence[str], *, num_singles: int = 1) -> list[Cell]:
+    """Train the rows of Table 4, attack them and return the table's cells.
+
+    Args:
+        run: its settings.
+        methods: the rows: parts joined by `+`, see `rows.parts`. A row without an
+            ensemble method stands for single networks.
+        num_singles: how many single networks stand behind such a row; each is attacked
+            through its own gradient.
+    """
+    check_count("num_singles", num_singles)
+    cells = []
+    for row in methods:
+        if rows.is_ensemble(row):
+            groups = [run.members(row)]
+        else:
+            groups = [[member] for member in run.members(row, num_singles)]
+        outcomes = _train_and_attack(run, row, groups, columns.TABLE4)
+        cells += [
+            _cell(run, row, column, column.attack or "none", outcomes)
+            for column in columns.TABLE4
+        ]
+    return cells
+
+
+def _train_and_attack(
+    run: Run, row: str, groups: Sequence[list[Member]], table: Sequence[Column]
+) -> list[ByThreat]:
+    """Return the outcomes of each group of members, which make up a row."""
+    run.train(row, [member for group in groups for member in group])
+    outcomes: list[ByThreat] = []
+    run.lost_classes[row] = []
+    for group in groups:
+        by_threat = run.attack(row, group, columns.threats(table, len(group)))
+        outcomes.append(by_threat)
+        clean = by_threat[None]["none"]
+        run.lost_classes[row] += count_lost_classes(clean.members, run.dataset.y_test)
+    return outcomes
+
+
+def _cell(
+    run: Run, row: str, column: Column, attack: str, outcomes: Sequence[ByThreat]
+) -> Cell:
+    """Return the cell of a column, over all groups of members of a row."""
+    parts = [
+        answers(column, attack, by_threat, num_grad1=run.num_members)
+        for by_threat in outcomes
+    ]
+    return Cell(
+        run.settings.dataset,
+        attack,
+        row,
+        column.name,
+        np.concatenate([correct for correct, _ in parts]),
+        np.concatenate([zero for _, zero in parts]) if column.gradient else None,
+    )
+
+
+def answers(
+    column: Column, attack: str, by_threat: ByThreat, *, num_grad1: int
+) -> tuple[Answers, Answers]:
+    """Return the answers that a column judges.
+
+    Args:
+        column: the column.
+        attack: name of the attack; of no account for a column without a gradient.
+        by_threat: the outcomes of an ensemble.
+        num_grad1: Grad. 1 is the gradient of so many members in turn.
+
+    Returns:
+        Which answers to the `n` images are right, and where the gradient was exactly
+        zero, both `(k, n)`, for `k` members or attacks.
+    """
+    outcomes = [
+        (threat, by_threat[threat][attack if threat else "none"])
+        for threat in column.threats(num_grad1)
+    ]
+    zero_gradient = np.stack([outcome.zero_gradient for _, outcome in outcomes])
+    if column.judged == "members":
+        return np.concatenate([o.members for _, o in outcomes]), zero_gradient
+    if column.judged == "own_member":
+        own = [o.members[t.index] for t, o in outcomes if t and t.index is not None]
+        return np.stack(own), zero_gradient
+    return np.stack([outcome.ensemble for _, outcome in outcomes]), zero_gradient

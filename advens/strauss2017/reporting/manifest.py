@@ -1,0 +1,132 @@
+"""The manifest beside every table: how its numbers came about."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import joblib
+
+import advens
+
+# The content of a manifest: what a JSON object can hold.
+Record: TypeAlias = Mapping[str, Any]
+
+# The packages whose versions are recorded.
+_PACKAGES: Final = (
+    "keras",
+    "tensorflow",
+    "jax",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "statsmodels",
+    "seaborn",
+    "joblib",
+    "absl-py",
+    "rich",
+    # The benchmarks compare advens with these.
+    "adversarial-robustness-toolbox",
+    "cleverhans",
+    "foolbox",
+    "torch",
+    "torchattacks",
+)
+# Runs that agree in these entries would do the same work in the same time.
+_SAME_RUN: Final = ("settings", "attacks", "seeds", "data", "hardware")
+
+
+def manifest(*, backend: str, devices: Sequence[str], **entries: object) -> Record:
+    """Return a manifest: the command, the versions, the hardware, then `entries`.
+
+    Args:
+        backend: the name of Keras's backend, see `backend.name`.
+        devices: what it computes on, see `backend.devices`.
+        **entries: what else belongs into the manifest.
+    """
+    script, *arguments = sys.argv
+    return {
+        "command": shlex.join(["python", _relative(script), *arguments]),
+        "versions": versions(),
+        "hardware": {
+            "backend": backend,
+            "devices": list(devices),
+            "processor": _processor(),
+            "cores": joblib.cpu_count(),
+            "system": platform.platform(),
+        },
+        **entries,
+    }
+
+
+def read_manifest(path: Path) -> Record:
+    """Read a manifest; return an empty one if there is no such file.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a complete manifest ({error}). Remove it, or choose "
+            "another out_dir"
+        ) from error
+
+
+def with_earlier_seconds(record: Record, earlier: Record) -> Record:
+    """Return a manifest that counts the time of an earlier run of the same work.
+
+    What a run finds in the store takes it no time. Each stage therefore gets the longer
+    of its two times.
+
+    Args:
+        record: the manifest of a run.
+        earlier: the manifest of an earlier run. If its settings or its hardware differ,
+            `record` is returned as it is.
+    """
+    # As it would be read from its file: a tuple becomes a list.
+    written = json.loads(json.dumps(record))
+    if any(earlier.get(key) != written[key] for key in _SAME_RUN):
+        return record
+    seconds = {
+        stage: max(earlier["seconds_per_stage"].get(stage, 0), spent)
+        for stage, spent in record["seconds_per_stage"].items()
+    }
+    return {**record, "seconds_per_stage": seconds}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of advens and of the packages that it uses."""
+    installed = {"python": platform.python_version(), "advens": advens.__version__}
+    for name in _PACKAGES:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as handle:
+            for line in handle:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _relative(path: str) -> str:
+    """Return a path without the folders of this machine, which are not published."""
+    relative = os.path.relpath(path)
+    return os.path.basename(path) if relative.startswith("..") else relative

@@ -1,0 +1,228 @@
+"""A run of a script: train what is missing, attack what is missing."""
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from advens import backend
+from advens.arrays import Answers, Labels
+from advens.attacks.threat import Attack, Threat
+from advens.checks import check_at_least, check_count
+from advens.datasets import Dataset
+from advens.evaluation.evaluate import evaluate_batches
+from advens.evaluation.outcomes import Outcomes
+from advens.evaluation.stored import outcomes_spec, stored_outcomes
+from advens.models.architecture import Architecture
+from advens.models.ensemble import Ensemble
+from advens.progress import Bars
+from advens.storage.store import Store
+from advens.strauss2017 import constants, rows
+from advens.strauss2017.settings import Settings, paper_attacks
+from advens.training import members as training
+from advens.training.optimizers import make_optimizer
+from advens.training.recipe import Member, teachers
+from advens.training.samples import member_seeds
+from advens.training.state import epochs_done
+
+# The rows of Table 2 have two lists of architectures, and Table 4 adds single networks.
+_KEPT_ENSEMBLES: Final = 3
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of a script: its data, its settings, its store.
+
+    Attributes:
+        dataset: the data.
+        settings: how members are trained.
+        attacks: FGSM and BIM, with their budgets.
+        store: where members and outcomes are kept.
+        num_members: classifiers in an ensemble, >= 1.
+        seed: the run seed, from which each member's seed is drawn; >= 0.
+        n_jobs: processes that train, >= 1; see `training.default_jobs`.
+        stack: see `training.fit_members`.
+        bars: where progress is shown.
+        seconds: the seconds that this run spent on each stage; filled in on the way.
+        restarts: how often each member of a row was started again; likewise.
+        lost_classes: how many classes each member of a row has lost, see
+            `count_lost_classes`; filled in by the experiments.
+    """
+
+    dataset: Dataset
+    settings: Settings
+    attacks: Sequence[Attack]
+    store: Store
+    num_members: int = constants.NUM_MEMBERS
+    seed: int = 0
+    n_jobs: int = dataclasses.field(default_factory=training.default_jobs)
+    stack: int | None = None
+    bars: Bars = dataclasses.field(default_factory=Bars)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    restarts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    lost_classes: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_count("num_members", self.num_members)
+        check_at_least("seed", self.seed, 0)
+        training.check_jobs(self.n_jobs, self.stack)
+        make_optimizer(self.settings.optimizer, self.settings.learning_rate)
+        # By architectures: what is compiled for an ensemble serves the next row too.
+        self._ensembles: OrderedDict[
+            tuple[Architecture, ...], tuple[list[Member], Ensemble]
+        ] = OrderedDict()
+
+    @property
+    def member_seeds(self) -> list[int]:
+        """The seed of each member."""
+        return member_seeds(self.seed, self.num_members)
+
+    def members(self, row: str, count: int | None = None) -> list[Member]:
+        """Return the members of a row, or the first `count`, trained or not."""
+        return [
+            Member(
+                rows.recipe(row, self.settings, index),
+                seed,
+                self.dataset.checksums["train"],
+                backend.name(),
+            )
+            for index, seed in enumerate(
+                member_seeds(self.seed, self.num_members if count is None else count)
+            )
+        ]
+
+    def train(self, row: str, members: Sequence[Member]) -> None:
+        """Train those members of a row that the store lacks."""
+        start = time.monotonic()
+        shown = [*teachers(members), *members]
+        with self.bars.training(
+            rows.label(row),
+            [member.recipe.epochs for member in shown],
+            lambda: [epochs_done(member, self.store) for member in shown],
+        ):
+            training.fit_members(
+                members,
+                self.dataset,
+                self.store,
+                n_jobs=self.n_jobs,
+                stack=self.stack,
+            )
+        self.restarts[row] = [training.restarts(m, self.store) for m in members]
+        self._add_seconds(f"train {row}", start)
+
+    def attack(
+        self,
+        row: str,
+        members: Sequence[Member],
+        threats: Sequence[Threat | None],
+        attacks: Sequence[Attack] | None = None,
+    ) -> dict[Threat | None, dict[str, Outcomes]]:
+        """Attack the ensemble of trained members.
+
+        Args:
+            row: the row that they belong to.
+            members: one or more.
+            threats: the gradients that the attacks follow, each once; None for no
+                attack.
+            attacks: the attacks; None for the run's.
+
+        Returns:
+            For each threat, the outcomes by the attack's name; without attack, under
+            the name `"none"`.
+        """
+        start = time.monotonic()
+        attacks = self.attacks if attacks is None else attacks
+        by_threat: dict[Threat | None, dict[str, Outcomes]] = {}
+        total = len(self.dataset.x_test) * len(threats)
+        with self.bars.attacks(rows.label(row), total) as advance:
+            for threat in threats:
+                followed = attacks if threat else ()
+                outcomes = self._outcomes(members, threat, followed, advance)
+                names = [attack.name for attack in followed] or ["none"]
+                by_threat[threat] = dict(zip(names, outcomes, strict=True))
+        self._add_seconds(f"attack {row}", start)
+        return by_threat
+
+    def deviations(self) -> list[str]:
+        """Return in what this run differs from the paper's, as `name=value`."""
+        name = self.settings.dataset
+        usual = _numbers(
+            Settings.for_dataset(name), constants.NUM_MEMBERS, paper_attacks(name)
+        )
+        ours = _numbers(self.settings, self.num_members, self.attacks)
+        deviations = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
+        counts = len(self.dataset.y_train), len(self.dataset.y_test)
+        sizes = constants.NUM_IMAGES[name]
+        for part, count, size in zip(("train", "test"), counts, sizes, strict=True):
+            if count != size:
+                deviations.append(f"{part}_images={count} of {size}")
+        return deviations
+
+    def _outcomes(
+        self,
+        members: Sequence[Member],
+        threat: Threat | None,
+        attacks: Sequence[Attack],
+        on_images: Callable[[int], None],
+    ) -> list[Outcomes]:
+        """Return the outcomes of each attack, from the store if it holds them."""
+        x, y = self.dataset.x_test, self.dataset.y_test
+        evaluated = {
+            "members": [member.digest for member in members],
+            "test": self.dataset.checksums["test"],
+        }
+        spec = outcomes_spec(
+            evaluated, threat=threat, attacks=attacks, backend=backend.name()
+        )
+
+        def evaluate_from(done: int) -> Iterator[list[Outcomes]]:
+            ensemble = self._load(members)
+            return evaluate_batches(
+                ensemble, x[done:], y[done:], threat=threat, attacks=attacks
+            )
+
+        return stored_outcomes(
+            self.store, spec, len(x), evaluate_from, on_images=on_images
+        )
+
+    def _load(self, members: Sequence[Member]) -> Ensemble:
+        """Return the ensemble of these members, compiled for earlier ones if it can."""
+        architectures = tuple(member.recipe.architecture for member in members)
+        loaded, ensemble = self._ensembles.pop(architectures, (None, None))
+        if ensemble is None:
+            ensemble = training.load_ensemble(members, self.store)
+        elif loaded != list(members):
+            training.load_weights(ensemble, members, self.store)
+        self._ensembles[architectures] = list(members), ensemble
+        if len(self._ensembles) > _KEPT_ENSEMBLES:
+            self._ensembles.popitem(last=False)
+        return ensemble
+
+    def _add_seconds(self, stage: str, start: float) -> None:
+        seconds = self.seconds.get(stage, 0) + time.monotonic() - start
+        self.seconds[stage] = round(seconds, 1)
+
+
+def count_lost_classes(correct: Answers, y: Labels) -> list[int]:
+    """Return how many classes each member recognises less often than guessing would.
+
+    Args:
+        correct: `(m, n)`, the right answers of `m` members without attack.
+        y: `(n,)`, the labels.
+    """
+    recalls = np.stack([correct[:, y == label].mean(axis=1) for label in np.unique(y)])
+    return np.sum(recalls < 1 / len(recalls), axis=0).tolist()
+
+
+def _numbers(
+    settings: Settings, num_members: int, attacks: Sequence[Attack]
+) -> dict[str, object]:
+    """Return what determines a run's numbers, by name."""
+    numbers = {**dataclasses.asdict(settings), "num_members": num_members}
+    for attack in attacks:
+        for name, value in dataclasses.asdict(attack).items():
+            numbers[f"{attack.name} {name}"] = value
+    return numbers

@@ -1,0 +1,124 @@
+"""What a user may change of the paper's recipes and attacks."""
+
+import dataclasses
+from typing import Final
+
+from advens.attacks.threat import Attack
+from advens.checks import check_at_least, check_choice, check_choices, check_count
+from advens.defenses.settings import (
+    AdversarialSettings,
+    DistillationFormula,
+    DistillationSettings,
+)
+from advens.models.architecture import Logits
+from advens.strauss2017 import constants
+from advens.training.recipe import Precision
+
+# What the paper does not state: the run seed, the number of single networks behind a
+# row of Table 4, and for how many steps the anomaly follows BIM.
+SEED: Final = 0
+NUM_SINGLES: Final = 1
+MAX_NUM_STEPS: Final = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the members of every row are trained.
+
+    `Settings.for_dataset` fills in the paper's values.
+
+    Attributes:
+        dataset: name of the data set.
+        epochs: see `Recipe`.
+        batch_size: see `Recipe`.
+        optimizer: see `Recipe`.
+        learning_rate: see `Recipe`.
+        precision: see `Recipe`.
+        noise_std: the noise of `gauss_noise`, see `Recipe`.
+        logits: what stands under the softmax, see `Architecture`.
+        adv_eps: the `eps` of adversarial training, see `AdversarialSettings`.
+        rho: see `AdversarialSettings`.
+        temperature: see `DistillationSettings`.
+        distillation: the formula of distillation, see `DistillationSettings`.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    dataset: str
+    epochs: int
+    batch_size: int = 64  # docs/protocol.md, point 2
+    optimizer: str = "adam"  # docs/protocol.md, point 1
+    learning_rate: float = 1e-3  # docs/protocol.md, point 1
+    precision: Precision = "float32"
+    noise_std: float
+    logits: Logits = "relu"  # docs/protocol.md, point 5
+    adv_eps: float
+    rho: float = constants.RHO
+    temperature: float = constants.TEMPERATURE
+    distillation: DistillationFormula = "printed"  # docs/protocol.md, point 21
+
+    def __post_init__(self) -> None:
+        check_choice("dataset", self.dataset, tuple(constants.EPOCHS))
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                "`learning_rate` must be > 0 and finite. "
+                f"Received: learning_rate={self.learning_rate}"
+            )
+        check_at_least("noise_std", self.noise_std, 0)
+        check_choices(self, precision=Precision, logits=Logits)
+        AdversarialSettings(self.adv_eps, self.rho)
+        DistillationSettings(self.temperature, self.distillation)
+
+    @classmethod
+    def for_dataset(cls, dataset: str, **changes: object) -> "Settings":
+        """Return the paper's settings for a data set, with changes.
+
+        Args:
+            dataset: name of the data set.
+            **changes: attributes that differ; None stands for the paper's value.
+        """
+        check_choice("dataset", dataset, tuple(constants.EPOCHS))
+        values: dict[str, object] = {
+            "epochs": constants.EPOCHS[dataset],
+            "noise_std": constants.NOISE_STD[dataset],
+            # docs/protocol.md, point 19
+            "adv_eps": constants.ATTACKS[dataset]["FGSM"]["eps"],
+        }
+        values |= {name: value for name, value in changes.items() if value is not None}
+        return cls(dataset=dataset, **values)  # type: ignore[arg-type]
+
+
+def paper_attacks(
+    dataset: str,
+    *,
+    box: bool = False,
+    fgsm_eps: float | None = None,
+    bim_eps: float | None = None,
+    bim_step_size: float | None = None,
+    bim_num_steps: int | None = None,
+) -> list[Attack]:
+    """Return the paper's FGSM and BIM for a data set.
+
+    Args:
+        dataset: name of the data set.
+        box: see `Attack`.
+        fgsm_eps: FGSM's `eps`; None for the paper's, as below.
+        bim_eps: BIM's `eps`.
+        bim_step_size: BIM's `step_size`.
+        bim_num_steps: BIM's `num_steps`.
+    """
+    fgsm, bim = (constants.ATTACKS[dataset][name] for name in ("FGSM", "BIM"))
+    fgsm_eps = fgsm["eps"] if fgsm_eps is None else fgsm_eps
+    return [
+        Attack("FGSM", fgsm_eps, fgsm_eps, 1, box),
+        Attack(
+            "BIM",
+            bim["eps"] if bim_eps is None else bim_eps,
+            bim["step_size"] if bim_step_size is None else bim_step_size,
+            int(bim["num_steps"]) if bim_num_steps is None else bim_num_steps,
+            box,
+        ),
+    ]

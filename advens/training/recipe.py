@@ -1,0 +1,119 @@
+"""How a member is trained, as data: its network, its training set, its training.
+
+Nothing here needs Keras.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from advens.checks import check_at_least, check_choices, check_count, check_positive
+from advens.defenses.settings import AdversarialSettings, DistillationSettings
+from advens.models.architecture import Architecture
+from advens.storage.store import Spec, digest
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a member but for its seed and the data set.
+
+    Attributes:
+        architecture: the network.
+        epochs: epochs of training; the last weights count (docs/protocol.md, point 3).
+        batch_size: images per step.
+        optimizer: name of a Keras optimizer.
+        learning_rate: its constant learning rate.
+        precision: the Keras dtype policy of the training. Attacks are always float32.
+        bootstrap: whether it trains on a bootstrap replicate (Section 3 (iii)).
+        noise_std: standard deviation of the Gaussian noise on the training images, in
+            units of the [0, 1] range (Section 3 (iv)); 0 for none.
+        adversarial: the settings of adversarial training; None for plain training.
+        distillation: the settings of distillation, if it trains on the smoothed labels
+            of a teacher. The teacher has the same recipe without distillation and the
+            same training set.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    architecture: Architecture
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    precision: Precision = "float32"
+    bootstrap: bool = False
+    noise_std: float = 0.0
+    adversarial: AdversarialSettings | None = None
+    distillation: DistillationSettings | None = None
+
+    def __post_init__(self) -> None:
+        check_count("epochs", self.epochs)
+        check_count("batch_size", self.batch_size)
+        check_positive("learning_rate", self.learning_rate)
+        check_at_least("noise_std", self.noise_std, 0)
+        check_choices(self, precision=Precision)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A network, trained or to be trained: everything that determines its weights.
+
+    Attributes:
+        recipe: how it is trained.
+        seed: determines its initial weights, dropout masks, training set and the order
+            of its batches.
+        train_checksum: of the training part of the data, see `Dataset.checksums`.
+        backend: name of the Keras backend that trains it.
+    """
+
+    recipe: Recipe
+    seed: int
+    train_checksum: str
+    backend: str
+
+    @property
+    def spec(self) -> Spec:
+        """Its address in the store. An option that is None is not part of it."""
+        recipe = dataclasses.asdict(self.recipe)
+        return {
+            "recipe": {k: v for k, v in recipe.items() if v is not None},
+            "seed": self.seed,
+            "train": self.train_checksum,
+            "backend": self.backend,
+        }
+
+    @property
+    def digest(self) -> str:
+        """The name of its file in the store."""
+        return digest(self.spec)
+
+    @property
+    def teacher(self) -> "Member | None":
+        """The member that its labels come from, if it is distilled.
+
+        It has the same seed, and so the same training set.
+        """
+        if self.recipe.distillation is None:
+            return None
+        return dataclasses.replace(
+            self, recipe=dataclasses.replace(self.recipe, distillation=None)
+        )
+
+
+def teachers(members: Sequence[Member]) -> list[Member]:
+    """Return the teachers of those members that are distilled."""
+    return [member.teacher for member in members if member.teacher]
+
+
+def trainer_key(recipe: Recipe) -> Recipe:
+    """Return a recipe's part that members who share a trainer have in common.
+
+    They may differ in the number of epochs, in the bootstrap and in how strong their
+    noise is; whether images and labels are a member's own must agree.
+    """
+    return dataclasses.replace(
+        recipe, epochs=1, bootstrap=False, noise_std=float(recipe.noise_std > 0)
+    )

@@ -1,0 +1,86 @@
+"""A member on its way: its state, and how a checkpoint in the store holds it."""
+
+import dataclasses
+
+import numpy as np
+
+from advens.arrays import Floats, Images, Ints
+from advens.storage.store import Store
+from advens.training import samples
+from advens.training.recipe import Member
+
+KIND = "member"
+
+# The values of a trainer's variables, by name; see `Trainer.variables`.
+State = dict[str, Floats]
+
+
+@dataclasses.dataclass
+class MemberInTraining:
+    """A member, its training set and what its training has reached.
+
+    Attributes:
+        member: the member.
+        x: `(n, h, w, c)` float32, its images, with its noise.
+        y: `(n, ...)`, its labels.
+        state: its weights, optimizer and dropout seeds, see `Trainer.start`.
+        attempt: how often it was started again.
+        epoch: how many epochs of this attempt are done.
+        alive: False once it has died, see `Trainer.fit`.
+    """
+
+    member: Member
+    x: Images
+    y: np.ndarray
+    state: State
+    attempt: int = 0
+    epoch: int = 0
+    alive: bool = True
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are epochs left."""
+        return self.alive and self.epoch < self.member.recipe.epochs
+
+    def rows(self, epoch: int) -> Ints:
+        """Return the rows of `x`, `(n,)`, in the order in which an epoch visits them.
+
+        Args:
+            epoch: its number, from 0.
+        """
+        recipe = self.member.recipe
+        return samples.epoch_rows(
+            self.member.seed, epoch, len(self.x), bootstrap=recipe.bootstrap
+        )
+
+
+def save_checkpoint(training: MemberInTraining, store: Store) -> None:
+    """Write a member's state after an epoch."""
+    member = training.member
+    step = training.attempt * member.recipe.epochs + training.epoch
+    arrays = {**training.state, "attempt": np.array(training.attempt)}
+    store.save_checkpoint(KIND, member.spec, step, arrays)
+
+
+def load_checkpoint(member: Member, store: Store) -> tuple[State, int, int] | None:
+    """Return the state, attempt and epoch of a member's newest checkpoint, if any."""
+    checkpoint = store.load_checkpoint(KIND, member.spec)
+    if checkpoint is None:
+        return None
+    step, state = checkpoint
+    del state["attempt"]  # the step tells it, too
+    return state, *_attempt_and_epoch(step, member)
+
+
+def epochs_done(member: Member, store: Store) -> int:
+    """Return how many epochs of a member are done, by names in the store alone."""
+    if store.has(KIND, member.spec):
+        return member.recipe.epochs
+    step = store.steps_done(KIND, member.spec)
+    return _attempt_and_epoch(step, member)[1] if step else 0
+
+
+def _attempt_and_epoch(step: int, member: Member) -> tuple[int, int]:
+    """Take apart the step of a checkpoint: an attempt's epochs count from 1."""
+    attempt, epoch = divmod(step - 1, member.recipe.epochs)
+    return attempt, epoch + 1

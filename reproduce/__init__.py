@@ -1,1 +1,0 @@
-"""Scripts, one for each artefact of the paper. They are run from the checkout."""

@@ -1,0 +1,202 @@
+import functools
+import gc
+import threading
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
+
+from advens import backend
+from advens.attacks.threat import Attack, Threat
+from advens.backend import ProgramCache
+from advens.evaluation.evaluate import evaluate
+from advens.models.ensemble import Ensemble
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """Let the backend compute as on a GPU: by a loop within the program."""
+    monkeypatch.setattr(backend, "on_gpu", lambda: True)
+
+
+def test_name_is_that_of_keras():
+    assert backend.name() == keras.backend.backend()
+
+
+@pytest.mark.parametrize("other", ["torch", "openvino"])
+def test_other_backends_are_refused(monkeypatch, other):
+    monkeypatch.setattr(keras.backend, "backend", lambda: other)
+    message = f"must be 'tensorflow' or 'jax'. Received: '{other}'"
+    for function in (backend.name, backend.on_gpu, backend.use_xla):
+        with pytest.raises(NotImplementedError, match=message):
+            function()
+    with pytest.raises(NotImplementedError, match=message):
+        backend.compile(ops.abs, keras.Sequential())
+    with pytest.raises(NotImplementedError, match=message):
+        backend.input_gradient(ops.abs, np.ones(3))
+
+
+def test_devices():
+    assert len(backend.devices()) >= 1
+
+
+def test_a_compiled_function_is_traced_once_per_shape():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, use_bias=False)])
+    traces = []
+
+    def function(x):
+        traces.append(x.shape)
+        return 10 * model(x)
+
+    compiled = backend.compile(function, model)
+    for kernel in (np.ones((3, 2)), np.arange(6.0).reshape(3, 2)):
+        # The weights are those of the moment.
+        model.set_weights([kernel])
+        for n in (4, 1, 4):
+            x = np.arange(3.0 * n, dtype="float32").reshape(n, 3)
+            got = compiled(ops.convert_to_tensor(x))
+            assert_allclose(got, 10 * x @ kernel, rtol=1e-6)
+    assert len(traces) == 2
+
+
+def test_input_gradient_by_hand():
+    x = np.array([[1, 2], [3, -1]], "float32")
+    # Of x1² + 3 x1 x2: (2 x1 + 3 x2, 3 x1).
+    got = backend.input_gradient(lambda x: x[:, 0] ** 2 + 3 * x[:, 0] * x[:, 1], x)
+    assert_allclose(got, [[8, 3], [3, 9]], rtol=1e-6)
+    assert_array_equal(
+        backend.input_gradient(lambda x: ops.ones(2), x), np.zeros((2, 2))
+    )
+
+
+def double_and_count(state):
+    x, count = state
+    return 2 * x, count + 1
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 2, 5])
+@pytest.mark.parametrize("way", ["on_cpu", "on_gpu"])
+def test_repeat(request, way, num_steps):
+    if way == "on_gpu":
+        request.getfixturevalue("on_gpu")
+    start = ops.convert_to_tensor([1.0, -1.5]), ops.convert_to_tensor(0)
+    x, count = backend.repeat(num_steps, double_and_count, start)
+    assert_array_equal(x, 2**num_steps * np.array([1, -1.5]))
+    assert int(count) == num_steps
+
+
+def test_trajectory_has_the_state_after_each_step():
+    start = ops.convert_to_tensor([1.0, -1.5]), ops.convert_to_tensor(0)
+    states = backend.trajectory(4, double_and_count, start)
+    assert [int(count) for _, count in states] == [1, 2, 3, 4]
+    want = [[2, -3], [4, -6], [8, -12], [16, -24]]
+    assert_array_equal([ops.convert_to_numpy(x) for x, _ in states], want)
+    assert backend.trajectory(0, double_and_count, start) == []
+
+
+def test_a_loop_in_a_compiled_function():
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    compiled = backend.compile(lambda x: backend.repeat(3, model, x), model)
+    for weight in (2.0, -1.0):
+        model.set_weights([np.array([[weight]])])
+        got = compiled(ops.convert_to_tensor([[5.0]]))
+        assert_allclose(got, [[5 * weight**3]], rtol=1e-6)
+
+
+def keep(cache, *keys):
+    return [cache.get(key, functools.partial(object)) for key in keys]
+
+
+def test_a_program_is_made_once():
+    cache, made = ProgramCache(3), []
+
+    def make():
+        made.append(object())
+        return made[-1]
+
+    assert cache.get("a", make) is cache.get("a", make) is made[0]
+    assert cache.get(("a", 1), make) is made[1]
+    assert len(made) == len(cache) == 2
+
+
+def test_the_least_recently_used_program_goes_first():
+    cache = ProgramCache(3)
+    a, b, c = keep(cache, "a", "b", "c")
+    assert keep(cache, "a") == [a]
+    [d] = keep(cache, "d")
+    assert len(cache) == 3
+    # "b" was used longest ago: it is made anew, in the place of "c".
+    assert keep(cache, "a", "d") == [a, d]
+    assert keep(cache, "b") != [b]
+    assert keep(cache, "a", "d") == [a, d]
+    assert keep(cache, "c") != [c]
+
+
+def test_a_cache_never_exceeds_its_size():
+    cache = ProgramCache(5)
+    for key in range(50):
+        keep(cache, key, key // 2)
+        assert len(cache) <= 5
+
+
+def test_a_program_that_went_is_freed():
+    cache = ProgramCache(1)
+    gone = weakref.ref(cache.get("a", lambda: lambda: 0))
+    assert gone() is not None
+    cache.get("b", lambda: lambda: 1)
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_program_that_cannot_be_made_is_not_kept():
+    cache = ProgramCache(3)
+    with pytest.raises(ZeroDivisionError):
+        cache.get("a", lambda: 1 / 0)
+    assert len(cache) == 0
+    assert keep(cache, "a") == keep(cache, "a")
+
+
+def test_making_one_program_may_need_another():
+    """An attack's program needs the members' inference. No thread waits for itself."""
+    cache = ProgramCache(3)
+    inner = object()
+    outer = cache.get("outer", lambda: (cache.get("inner", lambda: inner),))
+    assert outer == (inner,)
+    assert len(cache) == 2
+
+
+def test_threads_share_a_cache():
+    cache, wrong = ProgramCache(4), []
+
+    def use(seed):
+        for key in np.random.default_rng(seed).integers(8, size=2000).tolist():
+            if cache.get(key, lambda key=key: ("program", key)) != ("program", key):
+                wrong.append(key)
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(cache) == 4
+
+
+def test_a_sweep_over_attacks_does_not_fill_the_memory(linear):
+    """Every attack has a program of its own, of which an ensemble keeps some."""
+    members = linear[0].members
+    ensemble = Ensemble(members)
+    size = ensemble.programs.size
+    assert size == 32 + 8 * 3
+    x, y = np.full((1, 2, 2, 1), 0.5, "float32"), np.array([1])
+    ensemble.programs = ProgramCache(4)
+    for i in range(6):
+        attack = Attack("FGSM", 0.1 * i, 0.1 * i, 1)
+        got = evaluate(ensemble, x, y, threat=Threat("ensemble"), attacks=[attack])
+        assert len(ensemble.programs) <= 4
+        again = Ensemble(members)
+        want = evaluate(again, x, y, threat=Threat("ensemble"), attacks=[attack])
+        assert_array_equal(got[0].members, want[0].members)

@@ -1,0 +1,225 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from numpy.testing import assert_allclose, assert_array_equal
+
+from advens.attacks.threat import Attack, Threat
+from advens.evaluation.evaluate import evaluate
+from advens.models.ensemble import Ensemble, check_ensemble
+
+X = np.random.default_rng(1).uniform(size=(5, 2, 2, 1)).astype("float32")
+Y = np.array([0, 1, 2, 1, 0])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(keras.Model):
+    """A model whose graph Keras does not know: nobody can tell what it returns."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.flatten = layers.Flatten()
+        self.dense = layers.Dense(3, activation="softmax")
+
+    def call(self, inputs):
+        return self.dense(self.flatten(inputs))
+
+
+def subclassed():
+    model = Subclassed()
+    model(X)
+    return model
+
+
+def sequential(*tail):
+    return keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), *tail])
+
+
+def softmax(logits):
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def probs_of(linear):
+    _, kernels, biases = linear
+    return softmax(X.reshape(5, 4) @ kernels + biases[:, None])
+
+
+def dense(activation=None, **options):
+    return layers.Dense(3, activation=activation, **options)
+
+
+def two_outputs():
+    inputs = keras.Input((2, 2, 1))
+    flat = layers.Flatten()(inputs)
+    return keras.Model(inputs, [dense()(flat), dense()(flat)])
+
+
+UNSUITABLE = {
+    "none": (lambda: [], "at least one model. Received: none"),
+    "no model": (
+        lambda: [sequential(dense()), ops.softmax],
+        r"must be Keras models. Received: members\[1\]=<function",
+    ),
+    "unbuilt": (
+        lambda: [keras.Sequential([dense()])],
+        r"must be built. Received: members\[0\]",
+    ),
+    "output": (
+        lambda: [sequential(dense()), sequential(layers.Dense(4))],
+        r"\(None, 3\), members\[1\] maps .* to \(None, 4\)",
+    ),
+    "input": (
+        lambda: [sequential(dense()), keras.Sequential([keras.Input((4,)), dense()])],
+        r"\(None, 2, 2, 1\) .* members\[1\] maps \(None, 4\)",
+    ),
+    "one class": (
+        lambda: [sequential(layers.Dense(1))],
+        r"two classes or more .* members\[0\] .* returns \(None, 1\)",
+    ),
+    "two outputs": (
+        lambda: [two_outputs()],
+        r"one input and one output. Received: members\[0\] .* with 2 outputs",
+    ),
+}
+
+
+def test_mean_of_probabilities_by_hand():
+    def constant(*logits):
+        model = sequential(layers.Dense(2))
+        model.layers[-1].set_weights([np.zeros((4, 2)), np.log(logits)])
+        return model
+
+    # Odds 1 : 1 and 3 : 1; the mean of the logits would give .634.
+    ensemble = Ensemble([constant(1, 1), constant(3, 1)])
+    assert_allclose(ensemble(X[:1]), [[0.625, 0.375]], rtol=0, atol=1e-6)
+
+
+def test_mean_of_probabilities(linear):
+    probs = probs_of(linear)
+    assert_allclose(linear[0](X), probs.mean(axis=0), rtol=1e-5, atol=1e-6)
+    for i in range(3):
+        got = ops.softmax(linear[0].member_logits(X, i))
+        assert_allclose(got, probs[i], rtol=1e-5, atol=1e-6)
+        assert_array_equal(linear[0].member_logits(X)[i], linear[0].member_logits(X, i))
+
+
+@pytest.mark.parametrize("case", UNSUITABLE)
+def test_unsuitable_members(case):
+    members, message = UNSUITABLE[case]
+    with pytest.raises(ValueError, match=message):
+        Ensemble(members())
+
+
+def test_outputs_may_be_given_member_by_member():
+    known, unknown = sequential(dense()), subclassed()
+    ensemble = Ensemble([known, unknown], outputs=[None, "probs"])
+    want = (softmax(np.array(known(X))) + np.array(unknown(X))) / 2
+    assert_allclose(ensemble(X), want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="one per member. Received: 1 for 2 members"):
+        Ensemble([known, unknown], outputs=["probs"])
+
+
+def test_unknown_outputs(linear):
+    message = r"`outputs` must be one of \('logits', 'probs', None\). .*'proba'"
+    with pytest.raises(ValueError, match=message):
+        Ensemble(linear[0].members, outputs="proba")
+
+
+def test_is_a_sequence_of_its_members(linear):
+    ensemble = linear[0]
+    members = ensemble.members
+    assert len(ensemble) == 3
+    assert ensemble[0] is members[0]
+    assert ensemble[-1] is members[2]
+    assert list(ensemble) == list(members)
+    with pytest.raises(IndexError):
+        ensemble[3]
+
+
+def test_weights_are_counted_once(linear):
+    ensemble = linear[0]
+    assert len({id(v) for v in ensemble.variables}) == len(ensemble.variables) == 6
+    assert len(ensemble.trainable_variables) == len(ensemble.weights) == 6
+    assert ensemble.count_params() == 3 * (4 * 3 + 3)
+    assert ensemble.layers == list(ensemble)
+    assert len(Ensemble([ensemble[0]] * 2).weights) == 2
+
+
+def test_assigned_weights_count(linear):
+    ensemble, kernels, biases = linear
+    kernels[1] *= -2
+    ensemble[1].set_weights([kernels[1], biases[1]])
+    want = probs_of((ensemble, kernels, biases)).mean(axis=0)
+    assert_allclose(ensemble(X), want, rtol=1e-5, atol=1e-6)
+
+
+def test_predict_and_evaluate(linear):
+    ensemble = linear[0]
+    probs = probs_of(linear).mean(axis=0)
+    got = ensemble.predict(X, batch_size=2, verbose=0)
+    assert_allclose(got, probs, rtol=1e-5, atol=1e-6)
+    assert ensemble.compute_output_shape((7, 2, 2, 1)) == (7, 3)
+    ensemble.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    got = ensemble.evaluate(X, Y, verbose=0)
+    loss = -np.log(probs[range(5), Y]).mean()
+    accuracy = (probs.argmax(axis=1) == Y).mean()
+    assert_allclose(got, [loss, accuracy], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_only_in_training(convs, images):
+    x, _ = images
+    assert_array_equal(convs(x), convs(x, training=False))
+    assert np.abs(convs(x) - convs(x, training=True)).max() > 0.01
+
+
+def test_save_and_load(linear, convs, images, tmp_path):
+    for ensemble, x in ((linear[0], X), (convs, images[0])):
+        path = tmp_path / "new" / f"{ensemble.name}.keras"
+        path.parent.mkdir(exist_ok=True)
+        ensemble.save(path)
+        loaded = keras.models.load_model(path)
+        assert isinstance(loaded, Ensemble)
+        assert loaded.name == ensemble.name
+        assert len(loaded) == 3
+        assert len(loaded.weights) == len(ensemble.weights)
+        assert_allclose(loaded(x), ensemble(x), rtol=1e-6, atol=1e-7)
+        loaded.load_weights(path)
+        assert_allclose(loaded(x), ensemble(x), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("depth", ["flat", "nested"])
+def test_save_and_load_with_outputs(tmp_path, depth):
+    model = subclassed()
+    if depth == "nested":
+        model = keras.Sequential([keras.Input((2, 2, 1)), model])
+    ensemble = Ensemble([model], outputs="probs")
+    ensemble.save(tmp_path / "e.keras")
+    loaded = keras.models.load_model(tmp_path / "e.keras")
+    assert_allclose(loaded(X), ensemble(X), rtol=1e-6, atol=1e-7)
+
+
+def test_an_attack_is_neither_tracked_nor_saved(linear, tmp_path):
+    ensemble = linear[0]
+    variables = [id(variable) for variable in ensemble.variables]
+    evaluate(
+        ensemble, X, Y, threat=Threat("ensemble"), attacks=[Attack("FGSM", 0.1, 0.1, 1)]
+    )
+    assert len(ensemble.programs) > 0
+    assert [id(variable) for variable in ensemble.variables] == variables
+    ensemble.save(tmp_path / "e.keras")
+    loaded = keras.models.load_model(tmp_path / "e.keras")
+    assert len(loaded.programs) == 0
+    assert_allclose(loaded(X), ensemble(X), rtol=1e-6, atol=1e-7)
+
+
+def test_config_is_not_changed_by_its_use(linear):
+    config = linear[0].get_config()
+    for _ in range(2):
+        assert len(Ensemble.from_config(config)) == 3
+
+
+def test_a_model_is_no_ensemble(linear):
+    check_ensemble(linear[0])
+    with pytest.raises(ValueError, match=r"single model, Ensemble\(\[model\]\)"):
+        check_ensemble(linear[0][0])

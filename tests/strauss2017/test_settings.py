@@ -1,0 +1,66 @@
+import dataclasses
+
+import pytest
+
+from advens.strauss2017.settings import Settings
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "eps", "noise_std"),
+    [("mnist", 10, 0.3, 0.3), ("cifar10", 25, 0.03, 0.1)],
+)
+def test_defaults_are_those_of_the_paper(dataset, epochs, eps, noise_std):
+    # Section 4 and docs/protocol.md, points 1, 2, 5, 8, 19 and 21.
+    assert dataclasses.asdict(Settings.for_dataset(dataset)) == {
+        "dataset": dataset,
+        "epochs": epochs,
+        "batch_size": 64,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "precision": "float32",
+        "noise_std": noise_std,
+        "logits": "relu",
+        "adv_eps": eps,
+        "rho": 0.5,
+        "temperature": 10.0,
+        "distillation": "printed",
+    }
+
+
+def test_none_stands_for_the_papers_value_and_zero_for_itself():
+    changes = {"epochs": 1, "noise_std": 0.0, "adv_eps": 0.0, "rho": None}
+    settings = Settings.for_dataset("mnist", **changes)
+    assert settings == dataclasses.replace(
+        Settings.for_dataset("mnist"), epochs=1, noise_std=0.0, adv_eps=0.0
+    )
+
+
+# The defences report `adv_eps` and `distillation` under their own names.
+@pytest.mark.parametrize(
+    ("field", "reported_as", "values"),
+    [
+        ("dataset", "dataset", ["svhn", "MNIST"]),
+        ("epochs", "epochs", [0, -1]),
+        ("batch_size", "batch_size", [0, -64]),
+        ("learning_rate", "learning_rate", [0.0, -0.001, NAN, INFINITE]),
+        ("noise_std", "noise_std", [-0.1, NAN, INFINITE]),
+        ("precision", "precision", ["float16", "bfloat16"]),
+        ("logits", "logits", ["softmax"]),
+        ("adv_eps", "eps", [-0.1, NAN, INFINITE]),
+        ("rho", "rho", [-0.1, 1.1, NAN]),
+        ("temperature", "temperature", [0.0, -1.0, NAN, INFINITE]),
+        ("distillation", "formula", ["Papernot"]),
+    ],
+)
+def test_values_out_of_range(field, reported_as, values):
+    for value in values:
+        for make in (Settings.for_dataset, replaced):
+            with pytest.raises(ValueError, match=f"`{reported_as}` must be") as error:
+                make(**{"dataset": "mnist", field: value})
+            assert str(error.value).endswith(f"Received: {reported_as}={value!r}")
+
+
+def replaced(**changes):
+    return dataclasses.replace(Settings.for_dataset("mnist"), **changes)

@@ -1,0 +1,27 @@
+import keras
+import pytest
+
+from advens import backend
+from advens.training.optimizers import FusedAdam, make_optimizer
+
+
+def test_optimizer_by_name():
+    optimizer = make_optimizer("sgd", 0.25)
+    assert type(optimizer) is keras.optimizers.SGD
+    assert float(optimizer.learning_rate) == 0.25
+
+
+@pytest.mark.parametrize("name", ["adam", "Adam"])
+def test_adam_is_fused_where_there_is_a_kernel(name):
+    optimizer = make_optimizer(name, 0.25)
+    fused = not backend.use_xla()
+    assert type(optimizer) is (FusedAdam if fused else keras.optimizers.Adam)
+    assert float(optimizer.learning_rate) == 0.25
+    # Variants of Adam have formulas of their own.
+    assert type(make_optimizer("adamw", 0.25)) is keras.optimizers.AdamW
+
+
+def test_unknown_optimizer():
+    with pytest.raises(ValueError, match="`optimizer` must be the name") as error:
+        make_optimizer("adamant", 0.25)
+    assert str(error.value).endswith("Received: optimizer='adamant'")
