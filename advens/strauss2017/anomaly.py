@@ -6,7 +6,7 @@ steps after the paper's last one run along the border of the eps-ball.
 """
 
 import dataclasses
-from typing import Final, get_args
+from typing import get_args
 
 from advens.attacks.threat import Attack, LabelMode
 from advens.checks import check_count
@@ -14,9 +14,7 @@ from advens.strauss2017 import columns, rows
 from advens.strauss2017.cells import AnomalyPoint, Cell
 from advens.strauss2017.experiments import answers
 from advens.strauss2017.run import Run
-
-MAX_NUM_STEPS: Final = 12
-
+from advens.strauss2017.settings import MAX_NUM_STEPS
 
 def measure_anomaly(
     run: Run,

@@ -103,7 +103,7 @@ TABLE2: Final = (
     ),
     Column(
         "grad2_ensemble_repredicted",
-        "the same, each member's label predicted again at every step",
+        "ensemble under Grad. 2, each member's label predicted again at every step",
         gradient="mean_member",
         labels="repredicted",
         reading="repredicted_labels",
@@ -118,7 +118,7 @@ TABLE2: Final = (
     ),
     Column(
         "grad1_single_exact",
-        "grad1_single, by gradients without cancellation",
+        "grad1_single by exact gradients, which do not round away",
         judged="own_member",
         gradient="member",
         loss="exact",
@@ -127,7 +127,7 @@ TABLE2: Final = (
     ),
     Column(
         "grad1_ensemble_exact",
-        "grad1_ensemble, likewise",
+        "grad1_ensemble by exact gradients",
         gradient="member",
         loss="exact",
         reading="exact_gradients",
@@ -135,7 +135,7 @@ TABLE2: Final = (
     ),
     Column(
         "grad2_ensemble_exact",
-        "grad2_ensemble, likewise",
+        "grad2_ensemble by exact gradients",
         gradient="mean_member",
         loss="exact",
         reading="exact_gradients",
@@ -148,12 +148,18 @@ TABLE4: Final = (
     Column("no_attack", "no attack", attack="none", place=0),
     Column(
         "fgsm",
-        "FGSM through Grad. 2, of a single network through its own gradient",
+        "FGSM through Grad. 2; a single network through its own gradient",
         gradient="mean_member",
         attack="FGSM",
         place=1,
     ),
-    Column("bim", "BIM, likewise", gradient="mean_member", attack="BIM", place=2),
+    Column(
+        "bim",
+        "BIM through Grad. 2; a single network through its own gradient",
+        gradient="mean_member",
+        attack="BIM",
+        place=2,
+    ),
     Column(
         "bim_repredicted",
         "BIM, each member's label predicted again at every step",
@@ -171,7 +177,7 @@ TABLE4: Final = (
     ),
     Column(
         "bim_ensemble_gradient",
-        "BIM, likewise",
+        "BIM through the gradient of the ensemble's own loss",
         gradient="ensemble",
         attack="BIM",
     ),

@@ -12,6 +12,7 @@ from advens.strauss2017 import columns, rows
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.columns import Column
 from advens.strauss2017.run import Run, count_lost_classes
+from advens.strauss2017.settings import NUM_SINGLES
 from advens.training.recipe import Member
 
 # By threat, the outcomes by the attack's name: what `Run.attack` returns.
@@ -37,7 +38,7 @@ def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
     return sorted(cells, key=lambda cell: order.index(cell.attack))
 
 
-def table4(run: Run, methods: Sequence[str], *, num_singles: int = 1) -> list[Cell]:
+def table4(run: Run, methods: Sequence[str], *, num_singles: int = NUM_SINGLES) -> list[Cell]:
     """Train the rows of Table 4, attack them and return the table's cells.
 
     Args:

@@ -21,7 +21,7 @@ from advens.models.ensemble import Ensemble
 from advens.progress import Bars
 from advens.storage.store import Store
 from advens.strauss2017 import constants, rows
-from advens.strauss2017.settings import Settings, paper_attacks
+from advens.strauss2017.settings import SEED, Settings, paper_attacks
 from advens.training import members as training
 from advens.training.optimizers import make_optimizer
 from advens.training.recipe import Member, teachers
@@ -57,7 +57,7 @@ class Run:
     attacks: Sequence[Attack]
     store: Store
     num_members: int = constants.NUM_MEMBERS
-    seed: int = 0
+    seed: int = SEED
     n_jobs: int = dataclasses.field(default_factory=training.default_jobs)
     stack: int | None = None
     bars: Bars = dataclasses.field(default_factory=Bars)

@@ -11,7 +11,11 @@ import numpy as np
 
 from advens.strauss2017 import columns, constants
 from advens.strauss2017.claims import NOT_REPRODUCED, REPRODUCED
-from advens.strauss2017.reporting.result_sections import anomaly, noise, verdicts
+from advens.strauss2017.reporting.result_sections import (
+    anomaly_section,
+    claims_section,
+    noise_section,
+)
 from advens.strauss2017.reporting.result_tables import (
     NOTHING,
     column_meanings,
@@ -21,7 +25,7 @@ from advens.strauss2017.reporting.result_tables import (
     number_beside,
     table_title,
     tables_beside_the_paper,
-    times,
+    times_section,
 )
 from advens.strauss2017.reporting.results import Results, command, differences
 from advens.strauss2017.reporting.tables import markdown_table
@@ -179,18 +183,18 @@ def details(results: Results) -> str:
     """Return the tables beside the paper's, times, claims, anomaly, noise and cells."""
     lines = [*_NOTE, "", "The columns:", "", *column_meanings(), ""]
     lines += tables_beside_the_paper(results)
-    lines += ["### Times and machines", "", *times(results), ""]
-    lines += ["### The claims", "", *verdicts(results.claims), ""]
+    lines += ["### Times and machines", "", *times_section(results), ""]
+    lines += ["### The claims", "", *claims_section(results.claims), ""]
     for dataset, stored in results.anomalies.items():
         title = f"### The anomaly on {dataset_title(dataset)}"
-        lines += [title, "", *anomaly(stored), ""]
+        lines += [title, "", *anomaly_section(stored), ""]
     missing = [name for name in constants.TABLE2 if name not in results.anomalies]
     if missing:
         commands = ", ".join(f"`{command('anomaly', name)}`" for name in missing)
         lines += [f"The anomaly, step by step, is still missing: {commands}.", ""]
     for dataset, stored in results.sweeps.items():
         title = f"### The choice of noise on {dataset_title(dataset)}"
-        lines += [title, "", *noise(stored), ""]
+        lines += [title, "", *noise_section(stored), ""]
     for (table, dataset), stored in results.tables.items():
         title = f"### {table_title(table)} on {dataset_title(dataset)}, cell by cell"
         lines += [title, "", stored.scale, "", *every_cell(stored.cells), ""]

@@ -13,7 +13,7 @@ from advens.strauss2017.reporting.results import DATASETS, StoredTable
 from advens.strauss2017.reporting.tables import markdown_table
 
 
-def verdicts(claims: pd.DataFrame) -> list[str]:
+def claims_section(claims: pd.DataFrame) -> list[str]:
     """Return the lines that count the verdicts and name the claims that failed.
 
     Args:
@@ -51,7 +51,7 @@ def verdicts(claims: pd.DataFrame) -> list[str]:
     return lines
 
 
-def anomaly(stored: StoredTable) -> list[str]:
+def anomaly_section(stored: StoredTable) -> list[str]:
     """Return the accuracies after the paper's number of steps, and where Grad. 2 fails.
 
     The last row has the paper's own numbers.
@@ -93,7 +93,7 @@ def anomaly(stored: StoredTable) -> list[str]:
     ]
 
 
-def noise(stored: StoredTable) -> list[str]:
+def noise_section(stored: StoredTable) -> list[str]:
     """Return the accuracies without attack by noise, the closest to the paper marked.
 
     Args:

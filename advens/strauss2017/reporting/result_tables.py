@@ -189,7 +189,7 @@ def every_cell(cells: pd.DataFrame) -> list[str]:
     return markdown_table(header, lines)
 
 
-def times(results: Results) -> list[str]:
+def times_section(results: Results) -> list[str]:
     """Return the lines that say how long each row took, and on which machine."""
     header = [
         "data set",
