@@ -13,15 +13,15 @@ continues.
 
 from pathlib import Path
 
+from absl import flags
+
 import records
 import run_flags
 import script
-from absl import flags
-from result_flags import FIGURES_DIR
-from run_flags import FLAGS
-
 from advens.strauss2017 import columns, constants, rows
 from advens.strauss2017.settings import MAX_NUM_STEPS
+from result_flags import FIGURES_DIR
+from run_flags import FLAGS
 
 flags.adopt_module_key_flags(run_flags)  # for --help
 flags.declare_key_flag("figures_dir")

@@ -6,8 +6,9 @@ there. `advens.strauss2017.claims` says how a verdict is reached.
 
 from pathlib import Path
 
-import script
 from absl import flags
+
+import script
 from result_flags import RESULTS_DIR
 
 flags.declare_key_flag("results_dir")  # for --help

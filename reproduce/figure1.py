@@ -7,9 +7,10 @@ first member of Rand. Ini. in Table 2, from the store if it is there.
 
 from pathlib import Path
 
+from absl import flags
+
 import run_flags
 import script
-from absl import flags
 from result_flags import DATASETS, FIGURES_DIR
 
 flags.adopt_module_key_flags(run_flags)  # for --help

@@ -6,13 +6,13 @@ there, or else the digits.
 
 from pathlib import Path
 
+from absl import flags
+
 import result_flags
 import script
-from absl import flags
-from result_flags import DATASETS, FIGURES_DIR, RESULTS_DIR
-
 from advens import datasets
 from advens.strauss2017 import constants
+from result_flags import DATASETS, FIGURES_DIR, RESULTS_DIR
 
 flags.adopt_module_key_flags(result_flags)  # for --help
 

@@ -8,10 +8,11 @@ with `table2.py`. If it is interrupted, the same command continues.
 
 from pathlib import Path
 
+from absl import flags
+
 import records
 import run_flags
 import script
-from absl import flags
 from run_flags import FLAGS
 
 flags.adopt_module_key_flags(run_flags)  # for --help

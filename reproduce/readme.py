@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-import script
 from absl import flags
+
+import script
 from run_flags import FLAGS
 
 README: Final = Path("README.md")

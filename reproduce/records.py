@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import script
-from run_flags import FLAGS, Values, all_values
-
 from advens.strauss2017 import columns, constants
+from run_flags import FLAGS, Values, all_values
 
 if TYPE_CHECKING:
     from advens.strauss2017.cells import Cell

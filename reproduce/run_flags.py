@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
 
-import script
 from absl import flags
 
+import script
 from advens import datasets
 from advens.attacks.threat import Attack
 from advens.models.architecture import Logits

@@ -4,11 +4,11 @@
 `--dataset=cifar10` are the paper's. If it is interrupted, the same command continues.
 """
 
+from absl import flags
+
 import records
 import run_flags
 import script
-from absl import flags
-
 from advens.strauss2017.rows import TABLE2_ROWS
 
 flags.adopt_module_key_flags(run_flags)  # for --help

@@ -6,11 +6,11 @@ It shares its flags and its store with `table2.py`: a member that was trained fo
 
 from typing import get_args
 
+from absl import flags
+
 import records
 import run_flags
 import script
-from absl import flags
-
 from advens.defenses.settings import DistillationFormula
 from advens.strauss2017 import rows
 from advens.strauss2017.settings import NUM_SINGLES, Settings

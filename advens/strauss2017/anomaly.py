@@ -16,6 +16,7 @@ from advens.strauss2017.experiments import answers
 from advens.strauss2017.run import Run
 from advens.strauss2017.settings import MAX_NUM_STEPS
 
+
 def measure_anomaly(
     run: Run,
     row: str,

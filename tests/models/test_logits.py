@@ -63,7 +63,7 @@ ENDINGS = {
     "linear logits": ("logits", lambda: [dense(), layers.Activation("linear")]),
 }
 # Last layers that do not show what the model returns.
-UNTOLD = {
+UNCLEAR = {
     "relu": lambda: functional(dense("relu")),
     "sigmoid": lambda: sequential(dense("sigmoid")),
     "dropout": lambda: sequential(dense(), layers.Dropout(0.5)),
@@ -72,7 +72,7 @@ UNTOLD = {
     "nested": lambda: nested(sequential(dense("relu"))),
     "nested subclassed": lambda: nested(subclassed()),
 }
-UNTOLD_PROBS = {
+UNCLEAR_PROBS = {
     "lambda": lambda: sequential(dense(), layers.Lambda(ops.softmax)),
     "subclassed": lambda: subclassed("softmax"),
     "nested subclassed": lambda: nested(subclassed("softmax")),
@@ -105,9 +105,9 @@ def test_softmax_around_a_nested_model():
     assert_allclose(logits, inner(X), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("ending", UNTOLD)
-def test_untold_endings_need_outputs(ending):
-    model = UNTOLD[ending]()
+@pytest.mark.parametrize("ending", UNCLEAR)
+def test_unclear_endings_need_outputs(ending):
+    model = UNCLEAR[ending]()
     for make in (logits_model, lambda model: Ensemble([model])):
         with pytest.raises(
             ValueError, match="Cannot tell whether .* Say it by outputs"
@@ -118,16 +118,16 @@ def test_untold_endings_need_outputs(ending):
     assert_allclose(got, softmax(answer), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("ending", UNTOLD_PROBS)
-def test_untold_probabilities(ending):
-    model = UNTOLD_PROBS[ending]()
+@pytest.mark.parametrize("ending", UNCLEAR_PROBS)
+def test_unclear_probabilities(ending):
+    model = UNCLEAR_PROBS[ending]()
     got = ops.softmax(logits_model(model, "probs")(X))
     assert_allclose(got, model(X), rtol=1e-5, atol=1e-6)
     ensemble = Ensemble([model], outputs="probs")
     assert_allclose(ensemble(X), model(X), rtol=1e-5, atol=1e-6)
 
 
-def test_untold_probabilities_may_be_zero():
+def test_probabilities_may_be_zero():
     def one_hot(x):
         return ops.one_hot(ops.zeros(ops.shape(x)[:1], "int32"), 3)
 
@@ -136,7 +136,7 @@ def test_untold_probabilities_may_be_zero():
     assert np.isfinite(logits).all()
 
 
-def test_a_call_of_ones_own_does_not_tell():
+def test_an_overridden_call_does_not_show_it():
     class Scaled(keras.Model):
         def call(self, inputs, training=False):
             return super().call(2 * inputs, training=training)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import run_flags
 from absl.testing import flagsaver
+
+import run_flags
 
 SCRIPTS = Path(run_flags.__file__).parent
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ADVENS_DATA_DIR"}

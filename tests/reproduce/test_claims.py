@@ -1,13 +1,13 @@
 import sys
 from pathlib import Path
 
-import claims
 import numpy as np
 import pandas as pd
 import pytest
-import script
 from absl.testing import flagsaver
 
+import claims
+import script
 from advens.strauss2017 import columns, constants
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.paper_claims import CLAIMS

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import figure1
-import figure2
 import numpy as np
 import pytest
 from absl import flags
 
+import figure1
+import figure2
 from advens.strauss2017 import columns, rows
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.reporting import figure_style, figures

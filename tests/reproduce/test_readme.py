@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import readme
-import script
 from absl.testing import flagsaver
 
+import readme
+import script
 from advens.strauss2017 import constants
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.reporting.tables import write_table

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import script
 from absl.testing import flagsaver
+
+import script
 
 SCRIPTS = Path(script.__file__).parent
 
@@ -65,4 +66,6 @@ def test_what_ends_a_run_is_told_in_one_line(monkeypatch, capsys, error, message
 
 def test_every_script_is_short():
     for path in SCRIPTS.glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 150, path.name
+        text = path.read_text()
+        if "script.main(" in text:
+            assert len(text.splitlines()) <= 100, path.name

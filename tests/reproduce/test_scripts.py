@@ -5,15 +5,15 @@ import signal
 import time
 from pathlib import Path
 
-import anomaly
-import noise_sweep
 import numpy as np
 import pandas as pd
 import pytest
-import table2
-import table4
 from numpy.testing import assert_allclose, assert_array_equal
 
+import anomaly
+import noise_sweep
+import table2
+import table4
 from advens import datasets
 from advens.strauss2017 import columns, run
 from advens.strauss2017.cells import unpack_cells

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 
 from advens.attacks.threat import Threat
@@ -155,14 +153,3 @@ def test_the_paper_has_a_number_for_each_of_its_cells():
         for row in constants.TABLE4[dataset]:
             for attack, column in paper_cells("table4"):
                 assert paper_value(dataset, attack, row, column) is not None
-
-
-def test_a_new_column_is_one_entry(monkeypatch):
-    extra = dataclasses.replace(
-        BY_NAME["grad2_ensemble"], name="grad2_bfloat16", place=None, labels="predicted"
-    )
-    table = (*TABLE2, extra)
-    assert threats(table, 2) == [
-        *threats(TABLE2, 2),
-        Threat("mean_member", labels="predicted", loss="logits"),
-    ]

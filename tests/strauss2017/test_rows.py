@@ -143,7 +143,7 @@ def test_a_row_with_an_ensemble_method_is_an_ensemble():
 
 def test_rows_of_the_paper_in_its_order():
     assert rows.TABLE2_ROWS == ("rand_ini", "mix_mod", "bagging", "gauss_noise")
-    assert rows.TABLE4_ROWS == (
+    assert list(rows.TABLE4_ROWS) == [
         *("bagging", "adv_train", "def_dist"),
         *("bagging+adv_train", "bagging+def_dist"),
-    )
+    ]
