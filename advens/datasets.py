@@ -73,6 +73,12 @@ class Dataset:
             digests[part] = digest.hexdigest()
         return digests
 
+    def every_test_image(self, step: int) -> "Dataset":
+        """Return the data set with every `step`-th test image, from the first on."""
+        return dataclasses.replace(
+            self, x_test=self.x_test[::step], y_test=self.y_test[::step]
+        )
+
     def subset(
         self, train_images: int | None = None, test_images: int | None = None
     ) -> "Dataset":

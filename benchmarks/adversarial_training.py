@@ -10,9 +10,10 @@ forward and a backward pass more for the perturbation.
 
 import functools
 
-import common
 import numpy as np
 from absl import flags
+
+import common
 
 _NETWORK = flags.DEFINE_enum(
     "network", "table1", ["table1", "table3"], "Which of the paper's networks."
@@ -24,8 +25,8 @@ _STEPS = flags.DEFINE_integer("steps", 100, "Steps per measurement.", 1)
 def main() -> None:
     """Measure and publish."""
     import keras
-    import trainers
 
+    import trainers
     from advens.defenses.settings import AdversarialSettings
     from advens.strauss2017 import networks
     from advens.training.recipe import Recipe

@@ -10,10 +10,10 @@ import functools
 import tempfile
 from typing import TYPE_CHECKING
 
-import common
 import numpy as np
 from absl import app, flags
 
+import common
 from advens.arrays import Floats
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def main() -> None:
         )
     import cells
     import peers
-
     from advens import datasets
     from advens.attacks.threat import Threat
     from advens.models.ensemble import Ensemble

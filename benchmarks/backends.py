@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import common
 import numpy as np
 from absl import app, flags
 
+import common
 from advens.arrays import Answers
 
 if TYPE_CHECKING:

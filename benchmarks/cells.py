@@ -4,10 +4,10 @@ import functools
 import tempfile
 from collections.abc import Iterator, Sequence
 
-import common
-import peers
 import tensorflow as tf
 
+import common
+import peers
 from advens import backend
 from advens.arrays import Floats, Images, Labels
 from advens.attacks.threat import Attack, Threat

@@ -13,12 +13,12 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias, get_args
 
-import common
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
+import common
 from advens import backend
 from advens.arrays import Floats, Images, Labels
 from advens.attacks.fgsm_bim import craft
@@ -217,8 +217,9 @@ def cleverhans(case: Case) -> Crafting:
 def torchattacks(case: Case) -> Crafting | None:
     """Return the attack of torchattacks, on the same networks in PyTorch."""
     import torch
-    import torch_networks
     import torchattacks
+
+    import torch_networks
 
     if case.loss:
         return None

@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypedDict
 
-import common
 import numpy as np
 from absl import flags
 
+import common
 from advens.arrays import Floats
 
 _SIZES: Final = {

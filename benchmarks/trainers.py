@@ -12,7 +12,6 @@ import joblib
 import keras
 import numpy as np
 import numpy.typing as npt
-from common import Call
 
 from advens import backend
 from advens.arrays import Tensor
@@ -24,6 +23,7 @@ from advens.training.members import fit_members
 from advens.training.recipe import Member, Recipe
 from advens.training.state import MemberInTraining
 from advens.training.trainer import Trainer
+from common import Call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +137,7 @@ def timed_fit(model: keras.Model, x: Tensor, y: Tensor, **options: Any) -> timed
 def torch_fit(case: Case, dtype: str) -> Call:
     """Return one epoch of the same network in PyTorch, from the same weights."""
     import torch
+
     import torch_networks
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,9 +20,10 @@ import functools
 import importlib.util
 from typing import TYPE_CHECKING
 
-import common
 import numpy as np
 from absl import flags
+
+import common
 
 if TYPE_CHECKING:
     import trainers
@@ -45,7 +46,6 @@ def main() -> None:
     """Measure and publish."""
     import arithmetic
     import trainers
-
     from advens.strauss2017 import networks
 
     # With ReLU'd logits, networks would die on random labels and start again.
@@ -113,8 +113,8 @@ def contenders(
         train at a time, if more than one; and what is left out, and why.
     """
     import keras
-    import trainers
 
+    import trainers
     from advens.training.members import default_jobs
 
     alone = common.in_own_process

@@ -49,7 +49,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("batch_size", Settings.batch_size, "Images per training step.")
 flags.DEFINE_string("optimizer", Settings.optimizer, "Name of a Keras optimizer.")
-flags.DEFINE_float("learning_rate", Settings.learning_rate, "Constant learning rate.")
+flags.DEFINE_float("learning_rate", Settings.learning_rate, "Learning rate.")
+flags.DEFINE_float("momentum", Settings.momentum, "Momentum of the optimizer.")
+flags.DEFINE_float(
+    "decay", Settings.decay, "Learning rate is learning_rate / (1 + decay * step)."
+)
 flags.DEFINE_float(
     "noise_std", None, "Standard deviation of Gauss Noise, in units of [0, 1] pixels."
 )

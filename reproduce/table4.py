@@ -11,7 +11,7 @@ from absl import flags
 import records
 import run_flags
 import script
-from advens.defenses.settings import DistillationFormula
+from advens.defenses.settings import DistillationFormula, PerturbationLabels
 from advens.strauss2017 import rows
 from advens.strauss2017.settings import NUM_SINGLES, Settings
 
@@ -26,6 +26,15 @@ _NUM_SINGLES = flags.DEFINE_integer(
     "num_singles", NUM_SINGLES, "Number of networks behind a row of single networks."
 )
 flags.DEFINE_float("adv_eps", None, "The eps of FGSM in adversarial training.")
+flags.DEFINE_boolean(
+    "adv_box", Settings.adv_box, "Clip images to [0, 1] in adversarial training."
+)
+flags.DEFINE_enum(
+    "adv_labels",
+    Settings.adv_labels,
+    get_args(PerturbationLabels),
+    "The labels that adversarial training perturbs away from.",
+)
 flags.DEFINE_float(
     "rho", Settings.rho, "Weight of the loss without attack in adversarial training."
 )

@@ -1,4 +1,4 @@
-"""Small ensembles: linear members with weights that the tests know, and convolutions."""
+"""Small ensembles: linear members with known weights, and convolutional members."""
 
 import os
 import tempfile

@@ -38,7 +38,7 @@ def test_jax_needs_no_tensorflow(tmp_path, rows, formula):
     ]
     subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, script, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{script.parent}"},
         check=True,
         capture_output=True,
         text=True,

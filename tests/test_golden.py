@@ -194,7 +194,8 @@ def test_no_field_of_a_recipe_is_left_out_of_its_address():
     usual = rows.recipe("rand_ini", Settings.for_dataset("digits"), 0)
     fields = {field.name for field in dataclasses.fields(usual)}
     spec = Member(usual, 0, "0" * 64, "jax").spec
-    assert fields - spec["recipe"].keys() == {"adversarial", "distillation"}
+    absent = {"adversarial", "distillation", "momentum", "decay"}
+    assert fields - spec["recipe"].keys() == absent
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         keras.backend.backend() == "jax",
-        reason="the outputs are the TensorFlow backend's",
+        reason="the committed outputs are of the TensorFlow backend",
     ),
 ]
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -32,5 +32,5 @@ def test_notebook_is_committed_with_its_outputs(path):
     assert all(cell.execution_count for cell in cells)
     outputs = [output for cell in cells for output in cell.outputs]
     assert outputs
-    # What is for people to read has no warnings in it.
+    # Readers see no warnings.
     assert not [o for o in outputs if o.get("name") == "stderr"]

@@ -174,7 +174,7 @@ def _iterates(
 
 
 def _without_end(attack: Attack) -> Attack:
-    """Return the attack but for its name and its number of steps."""
+    """Return an attack without its name and its number of steps."""
     return dataclasses.replace(attack, name="", num_steps=1)
 
 
@@ -183,7 +183,7 @@ def _is_zero(grad: Tensor) -> Tensor:
 
 
 def _check_images(x: Tensor, boxed: bool) -> None:
-    """Check the images, as far as they are arrays and not tensors in a program."""
+    """Check the images. The values of tensors in a program are not known."""
     if keras.backend.is_int_dtype(getattr(x, "dtype", "float32")):
         raise ValueError(
             f"`x` must be images as floats in [0, 1]. Received: dtype {x.dtype}"

@@ -87,8 +87,8 @@ def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
         threat: which gradient.
 
     Raises:
-        ValueError: if `ensemble` is none, the threat's index is not that of a member,
-            or a member cannot compute in bfloat16 as the threat asks.
+        ValueError: if `ensemble` is not an `Ensemble`, the threat's index is not that of
+            a member, or a member cannot compute in bfloat16 as the threat asks.
     """
     check_ensemble(ensemble)
     size = len(ensemble)
@@ -115,7 +115,7 @@ def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
 def _attacked(
     ensemble: Ensemble, index: int, threat: Threat
 ) -> Callable[[Tensor], Tensor]:
-    """Return a member up to its logits, as fast as its gradient can be had."""
+    """Return a member up to its logits, with the fastest gradient there is."""
     model: keras.Model = ensemble.logits_models[index]
     bfloat16 = threat.compute == "bfloat16"
     make = functools.partial(attacked_model, model, bfloat16=bfloat16)

@@ -92,8 +92,8 @@ def compile(function: Callable[..., Value], model: keras.Model) -> Callable[...,
     if name() == "tensorflow":
         import tensorflow as tf
 
-        # A partial is a new object each time. TensorFlow takes all lambdas of one line
-        # for one function, and would warn that it is traced too often.
+        # A new object for each function: TensorFlow takes all lambdas that stand in one
+        # line for the same function, and would warn that it is traced too often.
         return tf.function(
             functools.partial(function), jit_compile=use_xla(), autograph=False
         )
@@ -151,7 +151,7 @@ def trajectory(
 
 
 class ProgramCache:
-    """Compiled functions, of which the least recently used make way for new ones.
+    """Compiled functions. Where there is no room, the least recently used is dropped.
 
     Several threads may use it: at worst two compile the same function.
 

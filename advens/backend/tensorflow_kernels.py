@@ -1,7 +1,7 @@
 """What TensorFlow can compute faster on a CPU than Keras asks it to.
 
-Every function here gives what Keras's own gives, but for rounding or, in dropout, for
-the random numbers. `docs/performance.md` has the measurements.
+Every function computes the same as Keras's own. Results differ by rounding, and those
+of dropout by the random numbers. `docs/performance.md` has the measurements.
 """
 
 from collections.abc import Callable

@@ -164,7 +164,7 @@ def _attack(
 
 
 def _program(ensemble: Ensemble, key: object, make: Callable[[], Callable]) -> Callable:
-    """Return a function compiled once for an ensemble, whatever its weights become."""
+    """Return a function that is compiled once; new weights need no new program."""
     return ensemble.programs.get(key, lambda: backend.compile(make(), ensemble))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from advens.arrays import Answers, Floats
+
 
 def wilson_interval(
     accuracy: float, n: int, *, confidence: float = 0.95
@@ -36,7 +38,7 @@ def wilson_interval(
         raise ValueError(
             f"`confidence` must be in (0, 1). Received: confidence={confidence}"
         )
-    # Imported here since it takes a second, which whoever needs no interval saves.
+    # Imported here, as it takes a second that not every caller needs to spend.
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(
@@ -46,12 +48,13 @@ def wilson_interval(
     return max(0.0, float(low)), min(1.0, float(high))
 
 
-def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+def mcnemar(a: Answers, b: Answers) -> float:
     """Return the exact two-sided p-value of two classifiers being equally accurate.
 
     McNemar 1947, "Note on the sampling error of the difference between correlated
-    proportions or percentages", Psychometrika 12(2). If they are, each image on which
-    just one is right is that one's with probability 1/2: with `i` and `j` such images,
+    proportions or percentages", Psychometrika 12(2). If they are equally accurate, then of
+    the images that only one of them classifies correctly, each belongs to either with
+    probability 1/2. With `i` images of the first and `j` of the second,
     `p = min(1, 2 P(X <= min(i, j)))`, `X ~ Binomial(i + j, 1/2)`.
 
     Args:
@@ -63,17 +66,17 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     return float(mcnemar([[0, (a & ~b).sum()], [(b & ~a).sum(), 0]]).pvalue)
 
 
-def paired_test(a: np.ndarray, b: np.ndarray, *, margin: float = 0.0) -> float:
+def paired_test(a: Answers, b: Answers, *, margin: float = 0.0) -> float:
     """Return the two-sided p-value of `a` being more accurate than `b` by `margin`.
 
-    `mcnemar` where it applies: one run each, no margin. Elsewhere an image counts once,
-    by the share of the runs that are right, since the runs' answers to one image are
-    not independent; then the mean difference of the shares, which is what the tables
-    show, is tested (Wilcoxon's ranks would test another quantity). It is Wald's z-test
-    with the adjustment of Bonett and Price 2012, "Adjusted Wald confidence interval for
-    a difference of binomial proportions based on paired data", JEBS 37(4): of two
-    images more, one is `a`'s and one is `b`'s. With `d` the differences then,
-    `z = (mean(d) - margin) / sqrt(var(d) / (n + 2))`.
+    With one run each and no margin this is `mcnemar`. With several runs each image counts
+    once, by the share of its runs that are right, since the answers to one image are not
+    independent. Tested is the mean difference of these shares, which the tables show
+    (Wilcoxon's ranks would test another quantity). The test is Wald's z-test with the
+    adjustment of Bonett and Price 2012, "Adjusted Wald confidence interval for a
+    difference of binomial proportions based on paired data", JEBS 37(4): two images are
+    added, one that only `a` and one that only `b` classifies correctly. With `d` the
+    differences of all images, `z = (mean(d) - margin) / sqrt(var(d) / (n + 2))`.
 
     Args:
         a: `(k, n)` bool, right answers of k runs to n images.
@@ -95,7 +98,7 @@ def paired_test(a: np.ndarray, b: np.ndarray, *, margin: float = 0.0) -> float:
     return float(2 * norm.sf(abs(d.mean() - margin) / np.sqrt(d.var() / len(d))))
 
 
-def level_test(a: np.ndarray, level: float) -> float:
+def level_test(a: Answers, level: float) -> float:
     """Return the two-sided p-value of an accuracy being `level`.
 
     The score test, of which `wilson_interval` is the inverse:
@@ -116,13 +119,13 @@ def level_test(a: np.ndarray, level: float) -> float:
     return float(proportions_ztest(a.mean() * n, n, level, prop_var=level)[1])
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return the p-values adjusted for being many.
+def holm(p_values: Sequence[float]) -> Floats:
+    """Return p-values adjusted for multiple tests.
 
     Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
     Journal of Statistics 6(2): the i-th smallest of m is multiplied by `m - i + 1`, and
-    none is below a smaller one's, nor above 1. To reject what is below alpha then makes
-    a false rejection, one or more, with probability alpha at most.
+    none is below a smaller one's, nor above 1. Whoever rejects all hypotheses with an
+    adjusted p-value below alpha makes any false rejection with probability <= alpha.
 
     Args:
         p_values: one or more, in [0, 1].
@@ -132,7 +135,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return multipletests(p_values, method="holm")[1]
 
 
-def _check_answers(a: np.ndarray) -> None:
+def _check_answers(a: Answers) -> None:
     if a.ndim != 2 or not a.size or a.dtype != bool:
         raise ValueError(
             "Answers must be a bool array of shape (runs, images), not empty. "

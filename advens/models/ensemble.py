@@ -31,8 +31,8 @@ class Ensemble(keras.Model):
     Attributes:
         members: the classifiers.
         logits_models: each member up to its logits; they share the members' weights.
-        programs: what is compiled for attacks on this ensemble. It has room for some
-            eight programs per member; a sweep over many attacks drops the oldest.
+        programs: what is compiled for attacks on this ensemble. It has room for 32
+            programs and eight more per member; those used least recently are dropped.
 
     Raises:
         ValueError: if there is no member, one is not a classifier of two or more
@@ -141,7 +141,7 @@ def check_ensemble(ensemble: object) -> None:
 
 
 class _Untracked(Sequence):
-    """Models that Keras does not track, and save, a second time as the members are."""
+    """Models whose weights Keras does not track: they are the members' already."""
 
     def __init__(self, models: Iterable[keras.Model]) -> None:
         self._models = tuple(models)
@@ -206,6 +206,6 @@ def _check_output_shape(shape: Shape, name: str) -> None:
     classes = shape[-1] if len(shape) == 2 else None
     if classes is None or classes < 2:
         raise ValueError(
-            "`members` must return `(n, num_classes)`, of two classes or more (of two, "
-            f"as two logits or probabilities). Received: {name}, which returns {shape}"
+            "`members` must return `(n, num_classes)`, of two classes or more, with one "
+            f"logit or probability per class. Received: {name}, which returns {shape}"
         )

@@ -81,7 +81,7 @@ def logits_model(model: keras.Model, outputs: Outputs | None = None) -> keras.Mo
     raise ValueError(
         f"Cannot tell whether model {model.name!r} returns logits or probabilities: "
         "its last layer is neither a Softmax, nor a Dense or Activation layer with "
-        "softmax activation, nor a Dense layer without activation. Say it by "
+        "softmax activation, nor a Dense layer without activation. Pass "
         "outputs='logits' or outputs='probs'."
     )
 

@@ -35,7 +35,7 @@ _COPYABLE: Final = frozenset(
 def attacked_model(
     model: keras.Model, *, bfloat16: bool = False
 ) -> Callable[[Tensor], Tensor]:
-    """Return a model's inference as attacks compute it.
+    """Return the function that attacks differentiate in place of a model.
 
     On TensorFlow on a CPU, convolutions get a faster gradient where there is one.
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from advens.arrays import Answers, Labels
-from advens.attacks.threat import Attack, LabelMode
+from advens.attacks.threat import Attack, GradientLoss, LabelMode
 from advens.strauss2017 import columns
 
 
@@ -60,6 +61,28 @@ class AnomalyPoint:
     column: str
     labels: LabelMode
     attack: Attack
+    cell: Cell
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AtlasPoint:
+    """The answers behind one number of the atlas.
+
+    Attributes:
+        reading: what identifies the reading and the draw of members, by the names of
+            the atlas's columns.
+        loss: see `Threat`.
+        attack: name of the attack.
+        column: name of the column of Table 2.
+        labels: see `Threat`; empty for a column without attack.
+        cell: the answers, under names that tell them from all others.
+    """
+
+    reading: Mapping[str, object]
+    loss: GradientLoss
+    attack: str
+    column: str
+    labels: LabelMode | Literal[""]
     cell: Cell
 
 

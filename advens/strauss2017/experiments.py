@@ -38,7 +38,9 @@ def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
     return sorted(cells, key=lambda cell: order.index(cell.attack))
 
 
-def table4(run: Run, methods: Sequence[str], *, num_singles: int = NUM_SINGLES) -> list[Cell]:
+def table4(
+    run: Run, methods: Sequence[str], *, num_singles: int = NUM_SINGLES
+) -> list[Cell]:
     """Train the rows of Table 4, attack them and return the table's cells.
 
     Args:

@@ -55,7 +55,11 @@ PARTS: Final[Mapping[str, Part]] = {
         lambda settings, index: {
             # The loss: docs/protocol.md, point 12.
             "adversarial": AdversarialSettings(
-                settings.adv_eps, settings.rho, loss="logits"
+                settings.adv_eps,
+                settings.rho,
+                box=settings.adv_box,
+                labels=settings.adv_labels,
+                loss="logits",
             )
         },
         is_ensemble=False,
@@ -114,6 +118,8 @@ def recipe(row: str, settings: Settings, index: int) -> Recipe:
         optimizer=settings.optimizer,
         learning_rate=settings.learning_rate,
         precision=settings.precision,
+        momentum=settings.momentum,
+        decay=settings.decay,
     )
     changes: dict[str, object] = {}
     for part in parts(row):

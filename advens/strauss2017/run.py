@@ -28,8 +28,36 @@ from advens.training.recipe import Member, teachers
 from advens.training.samples import member_seeds
 from advens.training.state import epochs_done
 
-# The rows of Table 2 have two lists of architectures, and Table 4 adds single networks.
 _KEPT_ENSEMBLES: Final = 3
+
+
+class LoadedEnsembles:
+    """Ensembles by their architectures, with what was compiled for them.
+
+    An ensemble serves all members of the same architectures, one list of them after
+    another. Three are kept: Table 2 has two, and Table 4 adds single networks.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[
+            tuple[Architecture, ...], tuple[list[Member], Ensemble]
+        ] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def load(self, members: Sequence[Member], store: Store) -> Ensemble:
+        """Return the ensemble of these members, with their weights from the store."""
+        architectures = tuple(member.recipe.architecture for member in members)
+        loaded, ensemble = self._kept.pop(architectures, (None, None))
+        if ensemble is None:
+            ensemble = training.load_ensemble(members, store)
+        elif loaded != list(members):
+            training.load_weights(ensemble, members, store)
+        self._kept[architectures] = list(members), ensemble
+        if len(self._kept) > _KEPT_ENSEMBLES:
+            self._kept.popitem(last=False)
+        return ensemble
 
 
 @dataclasses.dataclass
@@ -50,6 +78,8 @@ class Run:
         restarts: how often each member of a row was started again; likewise.
         lost_classes: how many classes each member of a row has lost, see
             `count_lost_classes`; filled in by the experiments.
+        ensembles: the ensembles that were attacked last, with what was compiled for
+            them.
     """
 
     dataset: Dataset
@@ -64,16 +94,19 @@ class Run:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     restarts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     lost_classes: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    ensembles: LoadedEnsembles = dataclasses.field(default_factory=LoadedEnsembles)
 
     def __post_init__(self) -> None:
         check_count("num_members", self.num_members)
         check_at_least("seed", self.seed, 0)
         training.check_jobs(self.n_jobs, self.stack)
-        make_optimizer(self.settings.optimizer, self.settings.learning_rate)
-        # By architectures: what is compiled for an ensemble serves the next row too.
-        self._ensembles: OrderedDict[
-            tuple[Architecture, ...], tuple[list[Member], Ensemble]
-        ] = OrderedDict()
+        settings = self.settings
+        make_optimizer(
+            settings.optimizer,
+            settings.learning_rate,
+            momentum=settings.momentum,
+            decay=settings.decay,
+        )
 
     @property
     def member_seeds(self) -> list[int]:
@@ -179,7 +212,7 @@ class Run:
         )
 
         def evaluate_from(done: int) -> Iterator[list[Outcomes]]:
-            ensemble = self._load(members)
+            ensemble = self.ensembles.load(members, self.store)
             return evaluate_batches(
                 ensemble, x[done:], y[done:], threat=threat, attacks=attacks
             )
@@ -187,19 +220,6 @@ class Run:
         return stored_outcomes(
             self.store, spec, len(x), evaluate_from, on_images=on_images
         )
-
-    def _load(self, members: Sequence[Member]) -> Ensemble:
-        """Return the ensemble of these members, compiled for earlier ones if it can."""
-        architectures = tuple(member.recipe.architecture for member in members)
-        loaded, ensemble = self._ensembles.pop(architectures, (None, None))
-        if ensemble is None:
-            ensemble = training.load_ensemble(members, self.store)
-        elif loaded != list(members):
-            training.load_weights(ensemble, members, self.store)
-        self._ensembles[architectures] = list(members), ensemble
-        if len(self._ensembles) > _KEPT_ENSEMBLES:
-            self._ensembles.popitem(last=False)
-        return ensemble
 
     def _add_seconds(self, stage: str, start: float) -> None:
         seconds = self.seconds.get(stage, 0) + time.monotonic() - start

@@ -9,10 +9,11 @@ from advens.defenses.settings import (
     AdversarialSettings,
     DistillationFormula,
     DistillationSettings,
+    PerturbationLabels,
 )
 from advens.models.architecture import Logits
 from advens.strauss2017 import constants
-from advens.training.recipe import Precision
+from advens.training.recipe import Precision, check_schedule
 
 # What the paper does not state: the run seed, the number of single networks behind a
 # row of Table 4, and for how many steps the anomaly follows BIM.
@@ -40,6 +41,10 @@ class Settings:
         rho: see `AdversarialSettings`.
         temperature: see `DistillationSettings`.
         distillation: the formula of distillation, see `DistillationSettings`.
+        momentum: see `Recipe`.
+        decay: see `Recipe`.
+        adv_box: the `box` of adversarial training, see `AdversarialSettings`.
+        adv_labels: the `labels` of adversarial training, see `AdversarialSettings`.
 
     Raises:
         ValueError: if a value is out of range.
@@ -57,6 +62,10 @@ class Settings:
     rho: float = constants.RHO
     temperature: float = constants.TEMPERATURE
     distillation: DistillationFormula = "printed"  # docs/protocol.md, point 21
+    momentum: float | None = None
+    decay: float | None = None
+    adv_box: bool = False  # docs/protocol.md, point 20
+    adv_labels: PerturbationLabels = "true"  # docs/protocol.md, point 20
 
     def __post_init__(self) -> None:
         check_choice("dataset", self.dataset, tuple(constants.EPOCHS))
@@ -69,7 +78,8 @@ class Settings:
             )
         check_at_least("noise_std", self.noise_std, 0)
         check_choices(self, precision=Precision, logits=Logits)
-        AdversarialSettings(self.adv_eps, self.rho)
+        check_schedule(self.momentum, self.decay)
+        AdversarialSettings(self.adv_eps, self.rho, self.adv_box, self.adv_labels)
         DistillationSettings(self.temperature, self.distillation)
 
     @classmethod

@@ -33,20 +33,43 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    name: str,
+    learning_rate: float,
+    *,
+    momentum: float | None = None,
+    decay: float | None = None,
+) -> keras.optimizers.Optimizer:
     """Return a Keras optimizer by its name.
 
+    Args:
+        name: Keras's name of it, such as `"adam"`.
+        learning_rate: see `Recipe`.
+        momentum: see `Recipe`.
+        decay: see `Recipe`.
+
     Raises:
-        ValueError: if Keras has none of that name.
+        ValueError: if Keras has none of that name, or it has no momentum.
     """
-    config = {"class_name": name, "config": {"learning_rate": learning_rate}}
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = learning_rate
+    if decay is not None:
+        rate = keras.optimizers.schedules.InverseTimeDecay(learning_rate, 1, decay)
     try:
-        optimizer = keras.optimizers.get(config)
+        optimizer = keras.optimizers.get(name)
     except ValueError:
         raise ValueError(
             "`optimizer` must be the name of a Keras optimizer, such as 'adam' or "
             f"'sgd'. Received: optimizer={name!r}"
         ) from None
-    if type(optimizer) is keras.optimizers.Adam and not backend.use_xla():
-        return FusedAdam(learning_rate, name=optimizer.name)
-    return optimizer
+    options: dict[str, object] = {"learning_rate": rate}
+    if momentum is not None:
+        if "momentum" not in optimizer.get_config():
+            raise ValueError(
+                f"`momentum` is not an option of the optimizer {name!r}. "
+                f"Received: momentum={momentum}"
+            )
+        options["momentum"] = momentum
+    optimizer_class = type(optimizer)
+    if optimizer_class is keras.optimizers.Adam and not backend.use_xla():
+        optimizer_class = FusedAdam
+    return optimizer_class(name=optimizer.name, **options)

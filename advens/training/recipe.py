@@ -24,7 +24,7 @@ class Recipe:
         epochs: epochs of training; the last weights count (docs/protocol.md, point 3).
         batch_size: images per step.
         optimizer: name of a Keras optimizer.
-        learning_rate: its constant learning rate.
+        learning_rate: its learning rate, at the start if there is a decay.
         precision: the Keras dtype policy of the training. Attacks are always float32.
         bootstrap: whether it trains on a bootstrap replicate (Section 3 (iii)).
         noise_std: standard deviation of the Gaussian noise on the training images, in
@@ -33,6 +33,9 @@ class Recipe:
         distillation: the settings of distillation, if it trains on the smoothed labels
             of a teacher. The teacher has the same recipe without distillation and the
             same training set.
+        momentum: the optimizer's momentum, in [0, 1); None for the optimizer's default.
+        decay: Keras's `decay` of 2017, >= 0: at each step, counted from 0, the learning
+            rate is learning_rate / (1 + decay * step). None for a constant rate.
 
     Raises:
         ValueError: if a value is out of range.
@@ -48,6 +51,8 @@ class Recipe:
     noise_std: float = 0.0
     adversarial: AdversarialSettings | None = None
     distillation: DistillationSettings | None = None
+    momentum: float | None = None
+    decay: float | None = None
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs)
@@ -55,6 +60,15 @@ class Recipe:
         check_positive("learning_rate", self.learning_rate)
         check_at_least("noise_std", self.noise_std, 0)
         check_choices(self, precision=Precision)
+        check_schedule(self.momentum, self.decay)
+
+
+def check_schedule(momentum: float | None, decay: float | None) -> None:
+    """Raise a `ValueError` if an option of an optimizer is out of range."""
+    if momentum is not None and not 0 <= momentum < 1:
+        raise ValueError(f"`momentum` must be in [0, 1). Received: momentum={momentum}")
+    if decay is not None:
+        check_at_least("decay", decay, 0)
 
 
 @dataclasses.dataclass(frozen=True)

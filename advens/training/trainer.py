@@ -130,7 +130,12 @@ def _training_model(network: keras.Model, recipe: Recipe) -> keras.Model:
             loss=settings.loss,
             outputs="logits",
         )
-    optimizer = make_optimizer(recipe.optimizer, recipe.learning_rate)
+    optimizer = make_optimizer(
+        recipe.optimizer,
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        decay=recipe.decay,
+    )
     if recipe.precision == "mixed_float16":
         # Keras does so by itself only where the whole model has that policy.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

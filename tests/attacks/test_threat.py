@@ -37,6 +37,6 @@ def test_bad_threats(arguments, message):
 
 
 def test_equal_settings_are_one_key():
-    """What is compiled for an attack and a threat is found again by their settings."""
+    """A compiled attack is looked up by the settings of the attack and the threat."""
     assert len({Threat("ensemble"), Threat("ensemble"), Threat("mean_member")}) == 2
     assert len({Attack("BIM", 0.2, 0.1, 2) for _ in range(2)}) == 1

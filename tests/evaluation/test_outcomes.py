@@ -42,7 +42,7 @@ def test_join_keeps_the_order_of_the_images():
     assert_same(join_outcomes(parts), whole)
 
 
-# A byte has 8 bits: neither may a bit be lost, nor one be made up.
+# Not all of these fill their last byte.
 @pytest.mark.parametrize("num_images", [1, 7, 8, 9, 1000])
 def test_packed_outcomes_come_back(num_images):
     outcomes = [random_outcomes(3, num_images, seed) for seed in range(2)]

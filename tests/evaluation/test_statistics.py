@@ -57,8 +57,8 @@ def test_bounds_are_where_the_score_test_turns(accuracy, n, confidence):
     low, high = wilson_interval(accuracy, n, confidence=confidence)
     assert 0 <= low < high <= 1
     assert low - 1e-15 <= accuracy <= high + 1e-15
-    # Wilson's definition: a true accuracy in whose normal approximation the observed
-    # one lies exactly z standard deviations off.
+    # Wilson's definition: if a bound were the true accuracy, the observed accuracy
+    # would lie exactly z standard deviations from it, in the normal approximation.
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     bounds = np.array([low, high])
     squares = z**2 * bounds * (1 - bounds) / n
@@ -109,7 +109,7 @@ def answers(*, both=0, only_a=0, only_b=0, neither=0):
         # data", BMC Medical Research Methodology 13:91, airway hyper-responsiveness:
         # 2 (1 + 8) / 2^8.
         (1, 7, 0.0703),
-        # By hand: 2 / 2^6, 2 (1 + 5 + 10) / 2^5, nothing to go by.
+        # By hand: 2 / 2^6; 2 (1 + 5 + 10) / 2^5; and no images that differ.
         (6, 0, 0.03125),
         (3, 2, 1.0),
         (4, 4, 1.0),
@@ -124,16 +124,18 @@ def test_mcnemar(only_a, only_b, p):
 
 
 def test_paired_test_by_hand():
-    # With two images more: 30 and 10 of 100, mean 0.2, variance 0.4 - 0.2² = 0.6².
+    # The test adds one image to each: 30 and 10 of 100 differ, so that the mean is
+    # 0.2 and the variance 0.4 - 0.2² = 0.6².
     a, b = answers(both=50, only_a=29, only_b=9, neither=10)
     two_sigma = 2 * NormalDist().cdf(-2)
     for margin in (0.2 - 0.12, 0.2 + 0.12):
         assert_allclose(paired_test(a, b, margin=margin), two_sigma, rtol=1e-9)
         assert_allclose(paired_test(b, a, margin=-margin), two_sigma, rtol=1e-9)
-    # Runs that agree are one run.
+    # Three runs that agree count as one.
     again = paired_test(np.repeat(a, 3, axis=0), b, margin=0.08)
     assert_allclose(again, two_sigma, rtol=1e-9)
-    # Two runs that each win 20 other images: 40 halves and one of each sign in 100.
+    # Two runs win 20 images each, none in common: of 100 differences 40 are 1/2, and
+    # the added two are 1 and -1.
     wins = np.zeros((2, 98), bool)
     wins[0, :20] = wins[1, 20:40] = True
     variance = (40 * 0.25 + 2) / 100 - 0.2**2
@@ -142,7 +144,7 @@ def test_paired_test_by_hand():
     assert_allclose(p, 2 * NormalDist().cdf(-z), rtol=1e-4)
 
 
-def test_equal_answers_tell_apart_from_a_margin_only_in_number():
+def test_many_equal_answers_exclude_a_margin_and_few_do_not():
     assert paired_test(*answers(both=10), margin=-0.01) > 0.9
     assert paired_test(*answers(both=10_000), margin=-0.01) < 1e-9
 
@@ -151,11 +153,11 @@ def test_paired_test_keeps_its_level_where_runs_are_alike():
     rng = np.random.default_rng(0)
     rejected = []
     for _ in range(1000):
-        # Five runs that mostly fail on the same images, and one alone.
+        # Five runs that mostly fail on the same images, and a single independent run.
         hard = rng.uniform(size=200)
         runs = rng.uniform(size=(5, 200)) < 0.1 + 0.8 * (hard < 0.5)
-        alone = rng.uniform(size=(1, 200)) < 0.5
-        rejected.append(paired_test(runs, alone) < 0.05)
+        single = rng.uniform(size=(1, 200)) < 0.5
+        rejected.append(paired_test(runs, single) < 0.05)
     assert 0.03 < np.mean(rejected) < 0.07
 
 
@@ -171,7 +173,7 @@ def test_level_test_is_the_inverse_of_the_interval():
 
 
 def test_holm_by_hand():
-    # 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04, which may not fall below that.
+    # 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04, which is raised to the one before it.
     got = holm([0.01, 0.04, 0.03, 0.005])
     assert_allclose(got, [0.03, 0.06, 0.06, 0.02], rtol=1e-12)
     assert_allclose(holm([0.6, 0.7, 0.04]), [1, 1, 0.12], rtol=1e-12)

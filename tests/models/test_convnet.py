@@ -23,8 +23,8 @@ def run(model, x, **options):
     return ops.convert_to_numpy(model(x, **options))
 
 
-def assert_same_weights(one, other):
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+def assert_same_weights(model, other):
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
         assert_array_equal(a, b)
 
 

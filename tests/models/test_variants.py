@@ -229,10 +229,10 @@ def test_other_models_are_used_as_they_are(build):
 
 def layers_of(model):
     """Return a model, its layers, and those of the models in it."""
-    found = [model]
+    models_and_layers = [model]
     for layer in getattr(model, "layers", []):
-        found += layers_of(layer)
-    return found
+        models_and_layers += layers_of(layer)
+    return models_and_layers
 
 
 def state_of(model):

@@ -8,6 +8,11 @@ def bits(*strings):
     return np.array([[c == "1" for c in s] for s in strings])
 
 
+def test_accuracy_is_the_mean_over_members_and_images():
+    cell = Cell("mnist", "BIM", "bagging", "grad1_single", bits("1100", "1000"))
+    assert cell.accuracy == 3 / 8
+
+
 def test_packed_cells_are_unpacked_as_they_were():
     zero = bits("0000", "0001")
     cells = [

@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 
-from advens.strauss2017.settings import Settings
+from advens.attacks.threat import Attack
+from advens.strauss2017 import constants
+from advens.strauss2017.settings import Settings, paper_attacks
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -13,7 +15,7 @@ NAN, INFINITE = float("nan"), float("inf")
 )
 def test_defaults_are_those_of_the_paper(dataset, epochs, eps, noise_std):
     # Section 4 and docs/protocol.md, points 1, 2, 5, 8, 19 and 21.
-    assert dataclasses.asdict(Settings.for_dataset(dataset)) == {
+    expected = {
         "dataset": dataset,
         "epochs": epochs,
         "batch_size": 64,
@@ -27,6 +29,8 @@ def test_defaults_are_those_of_the_paper(dataset, epochs, eps, noise_std):
         "temperature": 10.0,
         "distillation": "printed",
     }
+    settings = dataclasses.asdict(Settings.for_dataset(dataset))
+    assert settings.items() >= expected.items()
 
 
 def test_none_stands_for_the_papers_value_and_zero_for_itself():
@@ -64,3 +68,23 @@ def test_values_out_of_range(field, reported_as, values):
 
 def replaced(**changes):
     return dataclasses.replace(Settings.for_dataset("mnist"), **changes)
+
+
+def test_paper_attacks():
+    assert paper_attacks("cifar10", box=True, bim_num_steps=3) == [
+        Attack("FGSM", eps=0.03, step_size=0.03, num_steps=1, box=True),
+        Attack("BIM", eps=0.02, step_size=0.0025, num_steps=3, box=True),
+    ]
+
+
+def test_paper_attacks_with_other_budgets():
+    fgsm, bim = paper_attacks("mnist", fgsm_eps=0.1, bim_eps=0.4, bim_step_size=0)
+    # FGSM is one step of size eps.
+    assert fgsm == Attack("FGSM", eps=0.1, step_size=0.1, num_steps=1)
+    assert bim == Attack("BIM", eps=0.4, step_size=0, num_steps=8)
+
+
+@pytest.mark.parametrize("dataset", constants.ATTACKS)
+def test_bim_reaches_the_border_of_the_eps_ball_in_its_last_step(dataset):
+    bim = paper_attacks(dataset)[1]
+    assert bim.num_steps * bim.step_size == pytest.approx(bim.eps, rel=1e-12)

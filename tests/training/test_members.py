@@ -331,7 +331,8 @@ def test_threads_never_share_a_trainer(threads_for_workers, tmp_path, monkeypatc
         fit(self, running, after_epoch)
 
     monkeypatch.setattr(BackendTrainer, "fit", noting_fit)
-    members = [make(seed=seed, epochs=1) for seed in (1, 2)]
+    # Two members for each thread: the second finds the trainer that the first has left.
+    members = [make(seed=seed, epochs=1) for seed in (1, 2, 3, 4)]
     fit_members(members, DATA, Store(tmp_path), n_jobs=2)
     assert [len(threads) for threads in threads_by_trainer.values()] == [1, 1]
 

@@ -116,6 +116,19 @@ def test_members_do_not_depend_on_the_stack(stack, tmp_path):
             assert_allclose(a, b, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["noisy", "distilled"])
+def test_each_member_of_a_stack_has_its_own_images_and_labels(kind, tmp_path):
+    members = [make(seed, **KINDS[kind], epochs=1) for seed in (1, 2)]
+    store, alone = Store(tmp_path / "stacked"), Store(tmp_path / "alone")
+    fit_members(members, DATA, store, stack=2)
+    fit_members(members, DATA, alone, stack=1)
+    for member in members:
+        for a, b in zip(
+            load_member(member, store), load_member(member, alone), strict=True
+        ):
+            assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
 def test_a_dead_member_starts_again_and_the_others_go_on(tmp_path, monkeypatch):
     start = Trainer.start
     relu = dataclasses.replace(TINY, logits="relu")

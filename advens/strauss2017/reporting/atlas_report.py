@@ -1,0 +1,101 @@
+"""The atlas of readings as a figure and on the terminal."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import style
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from advens import datasets
+from advens.strauss2017 import atlas_choice, columns
+from advens.strauss2017.atlas_choice import Judged
+from advens.strauss2017.reporting.figure_style import PAGE_WIDTH, STYLE
+
+
+def reading_name(reading: Judged) -> str:
+    """Return a reading in a few words, such as `linear, 32, adam, box`."""
+    box = "box" if reading["box"] else "no box"
+    return (
+        f"{reading['logits']}, {reading['batch_size']}, {reading['optimizer']}, {box}"
+    )
+
+
+def terminal_atlas(readings: Sequence[Judged], *, title: str) -> Table:
+    """Return the distances of the readings for the terminal.
+
+    Args:
+        readings: as of `atlas_choice.distances`.
+        title: the title of the table.
+    """
+    table = Table(title=title)
+    shown = ("num_members", "seed", "distance", *atlas_choice.LABELS, "restarts")
+    for name in ("reading", *shown):
+        table.add_column(name.replace("_", " "))
+    for reading in readings:
+        values = {**reading, "distance": f"{reading['distance']:.4f}"}
+        table.add_row(reading_name(reading), *(str(values[name]) for name in shown))
+    return table
+
+
+@style.context(dict(STYLE))
+def atlas_figure(atlas: pd.DataFrame, readings: Sequence[Judged]) -> Figure:
+    """Draw the differences from the paper: one row per reading, one column per cell.
+
+    Args:
+        atlas: as of `atlas_choice.atlas_frame`, of one data set.
+        readings: as of `atlas_choice.distances`: the rows, from top to bottom, and the
+            labels with which each cell is shown.
+    """
+    lines = {
+        f"{reading_name(reading)}; {reading['num_members']} members, seed "
+        f"{reading['seed']}: {reading['distance']:.3f}": _differences(atlas, reading)
+        for reading in readings
+    }
+    frame = pd.DataFrame(lines).T
+    figure = Figure(figsize=(PAGE_WIDTH, 1.2 + 0.16 * len(frame)), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        frame,
+        ax=axes,
+        center=0,
+        vmin=-0.5,
+        vmax=0.5,
+        cmap="RdBu_r",
+        annot=True,
+        fmt="+.2f",
+        annot_kws={"fontsize": 5},
+        cbar_kws={"label": "accuracy, ours minus the paper's"},
+    )
+    dataset = datasets.DISPLAY_NAMES[str(atlas["dataset"].iloc[0])]
+    axes.set_title(f"{dataset}, Rand. Ini. of Table 2, the nearest reading first")
+    axes.tick_params(length=0)
+    return figure
+
+
+def _differences(atlas: pd.DataFrame, reading: Judged) -> dict[str, float]:
+    """Return a reading's differences from the paper, with its chosen labels."""
+    chosen = atlas[atlas["loss"] == columns.PAPER_LOSS]
+    for name in atlas_choice.DRAW:
+        same = (
+            chosen[name].isna()
+            if reading[name] is None
+            else chosen[name] == reading[name]
+        )
+        chosen = chosen[same]
+    differences = {}
+    for column in columns.TABLE2:
+        if column.place is None:
+            continue
+        cells = chosen[chosen["column"] == column.name]
+        if column.gradient is None:
+            differences[f"{column.legend}"] = float(cells["difference"].iloc[0])
+            continue
+        gradient = column.name.split("_")[0]
+        for attack in ("FGSM", "BIM"):
+            labels = reading[f"{attack.lower()}_{gradient}"]
+            cell = cells[(cells["attack"] == attack) & (cells["labels"] == labels)]
+            difference = float(cell["difference"].iloc[0])
+            differences[f"{attack} {column.legend}"] = difference
+    return differences
