@@ -87,8 +87,8 @@ def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
         threat: which gradient.
 
     Raises:
-        ValueError: if `ensemble` is not an `Ensemble`, the threat's index is not that of
-            a member, or a member cannot compute in bfloat16 as the threat asks.
+        ValueError: if `ensemble` is not an `Ensemble`, the threat's index is not a
+            member's, or a member cannot compute in bfloat16 as the threat asks.
     """
     check_ensemble(ensemble)
     size = len(ensemble)

@@ -52,9 +52,9 @@ def mcnemar(a: Answers, b: Answers) -> float:
     """Return the exact two-sided p-value of two classifiers being equally accurate.
 
     McNemar 1947, "Note on the sampling error of the difference between correlated
-    proportions or percentages", Psychometrika 12(2). If they are equally accurate, then of
-    the images that only one of them classifies correctly, each belongs to either with
-    probability 1/2. With `i` images of the first and `j` of the second,
+    proportions or percentages", Psychometrika 12(2). If they are equally accurate, each
+    image that only one of them classifies correctly belongs to either with probability
+    1/2. With `i` such images of the first and `j` of the second,
     `p = min(1, 2 P(X <= min(i, j)))`, `X ~ Binomial(i + j, 1/2)`.
 
     Args:
@@ -69,11 +69,11 @@ def mcnemar(a: Answers, b: Answers) -> float:
 def paired_test(a: Answers, b: Answers, *, margin: float = 0.0) -> float:
     """Return the two-sided p-value of `a` being more accurate than `b` by `margin`.
 
-    With one run each and no margin this is `mcnemar`. With several runs each image counts
-    once, by the share of its runs that are right, since the answers to one image are not
-    independent. Tested is the mean difference of these shares, which the tables show
-    (Wilcoxon's ranks would test another quantity). The test is Wald's z-test with the
-    adjustment of Bonett and Price 2012, "Adjusted Wald confidence interval for a
+    With one run each and no margin this is `mcnemar`. With several runs each image
+    counts once, by the share of its runs that are right, since the answers to one image
+    are not independent. Tested is the mean difference of these shares, which the tables
+    show (Wilcoxon's ranks would test another quantity). The test is Wald's z-test with
+    the adjustment of Bonett and Price 2012, "Adjusted Wald confidence interval for a
     difference of binomial proportions based on paired data", JEBS 37(4): two images are
     added, one that only `a` and one that only `b` classifies correctly. With `d` the
     differences of all images, `z = (mean(d) - margin) / sqrt(var(d) / (n + 2))`.

@@ -206,6 +206,6 @@ def _check_output_shape(shape: Shape, name: str) -> None:
     classes = shape[-1] if len(shape) == 2 else None
     if classes is None or classes < 2:
         raise ValueError(
-            "`members` must return `(n, num_classes)`, of two classes or more, with one "
-            f"logit or probability per class. Received: {name}, which returns {shape}"
+            "`members` must return `(n, num_classes)`, one logit or probability for "
+            f"each of two or more classes. Received: {name}, which returns {shape}"
         )

@@ -110,7 +110,7 @@ def test_unclear_endings_need_outputs(ending):
     model = UNCLEAR[ending]()
     for make in (logits_model, lambda model: Ensemble([model])):
         with pytest.raises(
-            ValueError, match="Cannot tell whether .* Say it by outputs"
+            ValueError, match="Cannot tell whether .* Pass outputs"
         ):
             make(model)
     answer = np.array(model(X))
