@@ -17,7 +17,7 @@ import common
 from advens.arrays import Floats
 
 if TYPE_CHECKING:
-    from peers import Result
+    from contest import Result
 
 _DATASET = flags.DEFINE_enum(
     "dataset",
@@ -52,6 +52,7 @@ def main() -> None:
             f"The Keras backend must be 'tensorflow'. Received: {backend!r}"
         )
     import cells
+    import contest
     import peers
     from advens import datasets
     from advens.attacks.threat import Threat
@@ -75,7 +76,7 @@ def main() -> None:
         fit_members(members, data, run.store)
         ensemble = load_ensemble(members, run.store)
 
-    case = functools.partial(
+    make_case = functools.partial(
         peers.Case,
         architecture=networks.base(data.name),
         batch_size=_BATCH_SIZE.value,
@@ -90,21 +91,23 @@ def main() -> None:
     )
     if _CELLS.value:
         needed = cells.passes(num_members, attacks)
-        member_case = case(ensemble, threat=grad1, attack=fgsm)
+        member_case = make_case(ensemble, threat=grad1, attack=fgsm)
         _publish_cells(title, needed, cells.measure(member_case, x, y, attacks))
         return
     single = Ensemble([ensemble[0]])
     cases = {
-        "FGSM, one member": case(single, threat=grad1, attack=fgsm),
-        "BIM, one member": case(single, threat=grad1, attack=bim),
-        "BIM, ensemble, Grad. 1": case(ensemble, threat=grad1, attack=bim),
-        "BIM, ensemble, Grad. 2": case(ensemble, threat=grad2, attack=bim),
-        "BIM, ensemble, its gradient": case(ensemble, threat=own_gradient, attack=bim),
+        "FGSM, one member": make_case(single, threat=grad1, attack=fgsm),
+        "BIM, one member": make_case(single, threat=grad1, attack=bim),
+        "BIM, ensemble, Grad. 1": make_case(ensemble, threat=grad1, attack=bim),
+        "BIM, ensemble, Grad. 2": make_case(ensemble, threat=grad2, attack=bim),
+        "BIM, ensemble, its gradient": make_case(
+            ensemble, threat=own_gradient, attack=bim
+        ),
     }
     missing: dict[str, str] = {}
     results = {
-        name: peers.contend(contest, x, y, missing, _BFLOAT16.value)
-        for name, contest in cases.items()
+        name: contest.contend(case, x, y, missing, _BFLOAT16.value)
+        for name, case in cases.items()
     }
     _publish_contest(title, results, missing)
 

@@ -11,29 +11,25 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-import common
 from advens import backend
-from advens.arrays import Floats, Images, Labels
+from advens.arrays import Images, Labels
 from advens.attacks.fgsm_bim import craft
 from advens.attacks.gradients import Gradient, gradient
 from advens.attacks.losses import mean_log_probs
 from advens.attacks.threat import Attack, Compute, Threat
-from advens.evaluation.evaluate import evaluate
 from advens.models.architecture import Architecture
 from advens.models.ensemble import Ensemble
 from advens.models.logits import logits_model
 
 # From images and labels to adversarial images.
 Crafting: TypeAlias = Callable[[Images, Labels], Images]
-# What is measured of a contender: arrays over the rounds, and single numbers.
-Result: TypeAlias = dict[str, Floats | float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,62 +262,3 @@ CONTENDERS: Final[dict[str, Callable[[Case], Crafting | None]]] = {
     "CleverHans": cleverhans,
     "torchattacks": torchattacks,
 }
-
-
-def contend(
-    case: Case, x: Images, y: Labels, missing: dict[str, str], bfloat16: bool
-) -> dict[str, Result]:
-    """Let all contenders attack in turns.
-
-    Args:
-        case: what they compute.
-        x: `(n, h, w, c)` float32 in [0, 1].
-        y: `(n,)` int labels.
-        missing: filled in with the contenders that are not installed, and why.
-        bfloat16: whether advens attacks with gradients in bfloat16, too.
-
-    Returns:
-        For each contender `images_per_second` and `ratios`, the speed of advens over
-        its own, both `(rounds,)`; `robust_accuracy`; and `identical_pixels`, the share
-        of pixels that are the same as advens's. For bfloat16 also `changed_signs`, the
-        share of the entries of the first gradient that change their sign.
-    """
-    calls: dict[str, common.Call] = {}
-    x_adv: dict[str, Images] = {}
-
-    def attack_and_keep(name: str, attack: Crafting) -> None:
-        x_adv[name] = attack(x, y)
-
-    for name, contender in CONTENDERS.items():
-        if name == "advens, bfloat16" and not bfloat16:
-            continue
-        try:
-            attack = contender(case)
-        except ImportError as error:
-            missing[name] = str(error)
-            continue
-        if attack:
-            calls[name] = functools.partial(attack_and_keep, name, attack)
-    seconds = common.in_turns(calls)
-    results: dict[str, Result] = {}
-    for name, durations in seconds.items():
-        [outcomes] = evaluate(case.ensemble, x_adv[name], y)
-        difference = np.abs(x_adv[name] - x_adv["advens"])
-        results[name] = {
-            "images_per_second": len(x) / durations,
-            "ratios": durations / seconds["advens"],
-            "robust_accuracy": float(outcomes.ensemble.mean()),
-            "identical_pixels": float(np.mean(difference <= 1e-6)),
-        }
-    if bfloat16:
-        results["advens, bfloat16"]["changed_signs"] = _changed_signs(case, x, y)
-    return results
-
-
-def _changed_signs(case: Case, x: Images, y: Labels) -> float:
-    """Return the share of the first gradient's signs that differ between precisions."""
-    signs = []
-    for compute in get_args(Compute):
-        compiled = backend.compile(advens_gradient(case, compute), case.ensemble)
-        signs.append(np.sign(case.in_batches(compiled)(x, y)))
-    return float(np.mean(signs[0] != signs[1]))

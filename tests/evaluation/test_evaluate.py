@@ -218,7 +218,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        (1, r"two or more classes .* members\[0\], which returns \(.*1\)"),
+        (1, r"two or more classes.* members\[0\], which returns \(.*1\)"),
         (2, "`y` must be labels from 0 to 1. Received: 0 to 2"),
     ],
 )

@@ -75,7 +75,7 @@ UNSUITABLE = {
     ),
     "one class": (
         lambda: [sequential(layers.Dense(1))],
-        r"two or more classes .* members\[0\] .* returns \(None, 1\)",
+        r"two or more classes.* members\[0\] .* returns \(None, 1\)",
     ),
     "two outputs": (
         lambda: [two_outputs()],

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -123,30 +125,30 @@ def test_an_ensemble_is_kept_for_other_weights(
 
 def test_at_most_three_ensembles_are_kept(tmp_path, make_run, save_untrained, loads):
     run = make_run(tmp_path)
-    members = run.members("rand_ini", 4)
-    save_untrained(run, members)
 
     def attack(size, *, seed):
-        # A group that has not been attacked yet needs its ensemble.
-        group = make_run(tmp_path, seed=seed).members("rand_ini", size)
+        # A group that has not been attacked yet needs its ensemble. Runs that differ in
+        # their settings share what is kept.
+        other_run = dataclasses.replace(run, seed=seed)
+        group = other_run.members("rand_ini", size)
         save_untrained(run, group)
-        run.attack("rand_ini", group, [None])
+        other_run.attack("rand_ini", group, [None])
 
     for size in (1, 2, 3):
         attack(size, seed=1)
     assert loads == [1, 2, 3]
     attack(1, seed=2)
     assert loads == [1, 2, 3]
-    assert len(run._ensembles) == 3
+    assert len(run.ensembles) == 3
     attack(4, seed=2)
-    assert len(run._ensembles) == 3
+    assert len(run.ensembles) == 3
     # The ensemble of two was used least recently.
     attack(1, seed=3)
     attack(3, seed=3)
     assert loads == [1, 2, 3, 4]
     attack(2, seed=3)
     assert loads == [1, 2, 3, 4, 2]
-    assert len(run._ensembles) == 3
+    assert len(run.ensembles) == 3
 
 
 def test_stages_are_timed_and_added_up(tmp_path, make_run, save_untrained):
