@@ -76,7 +76,7 @@ def checked_images(
         span = f" from {x.min()} to {x.max()}" if x.size else ""
         raise ValueError(
             f"`x` must be at least one image, as floats{bounds} without NaN. Any "
-            "other scaling belongs into the model, as a Rescaling layer. "
+            "other scaling belongs in the model, as a Rescaling layer. "
             f"Received: {x.dtype} of shape {x.shape}{span}"
         )
     if y.shape not in {(len(x),), (len(x), 1)} or y.dtype.kind not in "iu":

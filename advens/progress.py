@@ -67,7 +67,7 @@ class Bars:
 
     @contextlib.contextmanager
     def attacks(self, label: str, images: int) -> Iterator[Callable[[int], None]]:
-        """Show the images attacked; yield what to call with their number."""
+        """Show the images attacked; yield the function that counts new ones."""
         with self._bar(f"{label}: attacks", images, "images") as progress:
             yield lambda count: progress.advance(progress.task_ids[0], count)
 

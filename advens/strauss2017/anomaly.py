@@ -31,8 +31,8 @@ def measure_anomaly(
         row: the row of an ensemble, see `rows.parts`.
         max_num_steps: BIM is judged after each of so many steps, no fewer than it has
             in `run.attacks`.
-        num_grad1: Grad. 1 is that of the first so many members in turn, averaged; None
-            for all.
+        num_grad1: number of members whose gradient is Grad. 1, in turn; the results
+            are averaged. None for all.
 
     Returns:
         A point for each column of `columns.ANOMALY`, reading of the labels, box and

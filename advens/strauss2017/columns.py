@@ -17,7 +17,7 @@ Reading = Literal["repredicted_labels", "exact_gradients"]
 # The loss of the paper's columns: docs/protocol.md, point 12.
 PAPER_LOSS: Final = "logits"
 
-# The attacks in which a reading stands in for the paper's columns.
+# For each reading, the attacks under which its columns replace the paper's.
 READINGS: Final[Mapping[Reading, tuple[str, ...]]] = {
     "repredicted_labels": ("BIM",),
     "exact_gradients": ("FGSM", "BIM"),
@@ -38,7 +38,7 @@ class Column:
         loss: see `Threat`.
         attack: `"none"`, `"FGSM"` or `"BIM"`; None where the table's rows have attacks.
         place: its position in the paper's table, from 0; None if the paper lacks it.
-        reading: in which other way than `reading_of` it reads the paper.
+        reading: the other way of reading the paper's column `reading_of`, if it is one.
         reading_of: name of the paper's column that it reads in another way.
         legend: its name in figures, if it is drawn.
     """

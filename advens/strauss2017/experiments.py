@@ -68,7 +68,7 @@ def table4(
 def _train_and_attack(
     run: Run, row: str, groups: Sequence[list[Member]], table: Sequence[Column]
 ) -> list[ByThreat]:
-    """Return the outcomes of each group of members, which make up a row."""
+    """Return the outcomes of each group of members in a row of the table."""
     run.train(row, [member for group in groups for member in group])
     outcomes: list[ByThreat] = []
     run.lost_classes[row] = []
@@ -105,9 +105,9 @@ def answers(
 
     Args:
         column: the column.
-        attack: name of the attack; of no account for a column without a gradient.
+        attack: name of the attack; ignored for a column without a gradient.
         by_threat: the outcomes of an ensemble.
-        num_grad1: Grad. 1 is the gradient of so many members in turn.
+        num_grad1: number of members whose gradient is Grad. 1, in turn.
 
     Returns:
         Which answers to the `n` images are right, and where the gradient was exactly

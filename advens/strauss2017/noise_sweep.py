@@ -1,4 +1,4 @@
-"""How strong Gauss Noise is, by accuracy without attack alone.
+"""The strength of Gauss Noise, chosen by the accuracy without attack.
 
 The paper calls its noise small. The noise is read as the standard deviation at which
 the accuracy of a single network without attack comes closest to the paper's

@@ -99,7 +99,7 @@ def label(row: str) -> str:
 
 
 def is_ensemble(row: str) -> bool:
-    """Return whether a row is an ensemble, and not of single networks."""
+    """Return whether a row is an ensemble. Otherwise it is of single networks."""
     return any(part.is_ensemble for part in parts(row))
 
 

@@ -34,8 +34,8 @@ _KEPT_ENSEMBLES: Final = 3
 class LoadedEnsembles:
     """Ensembles by their architectures, with what was compiled for them.
 
-    An ensemble serves all members of the same architectures, one list of them after
-    another. Three are kept: Table 2 has two, and Table 4 adds single networks.
+    An ensemble is reused for other members of the same architectures: only its weights
+    change. Three are kept: Table 2 has two, and Table 4 adds single networks.
     """
 
     def __init__(self) -> None:
@@ -180,7 +180,7 @@ class Run:
         return by_threat
 
     def deviations(self) -> list[str]:
-        """Return in what this run differs from the paper's, as `name=value`."""
+        """Return the settings that differ from the paper's, as `name=value`."""
         name = self.settings.dataset
         usual = _numbers(
             Settings.for_dataset(name), constants.NUM_MEMBERS, paper_attacks(name)

@@ -4,7 +4,13 @@ import dataclasses
 from typing import Final
 
 from advens.attacks.threat import Attack
-from advens.checks import check_at_least, check_choice, check_choices, check_count
+from advens.checks import (
+    check_at_least,
+    check_choice,
+    check_choices,
+    check_count,
+    check_positive,
+)
 from advens.defenses.settings import (
     AdversarialSettings,
     DistillationFormula,
@@ -71,11 +77,7 @@ class Settings:
         check_choice("dataset", self.dataset, tuple(constants.EPOCHS))
         check_count("epochs", self.epochs)
         check_count("batch_size", self.batch_size)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                "`learning_rate` must be > 0 and finite. "
-                f"Received: learning_rate={self.learning_rate}"
-            )
+        check_positive("learning_rate", self.learning_rate)
         check_at_least("noise_std", self.noise_std, 0)
         check_choices(self, precision=Precision, logits=Logits)
         check_schedule(self.momentum, self.decay)

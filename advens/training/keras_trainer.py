@@ -14,8 +14,8 @@ from advens.training.recipe import Recipe
 from advens.training.state import MemberInTraining
 from advens.training.trainer import PROBE_IMAGES, Trainer
 
-# So many steps on a CPU are one call. With one call per step, a step of Table 1 takes
-# 13 % more time (docs/performance.md).
+# Number of steps per call on a CPU. With one step per call, training Table 1 takes 13 %
+# more time (docs/performance.md).
 _STEPS_PER_CALL: Final = 8
 
 

@@ -39,10 +39,9 @@ def fit_members(
 ) -> None:
     """Train the members that the store lacks.
 
-    Killed and called again, it repeats at most the current epoch of each member in
-    flight, and on a CPU ends with the same weights. On a GPU, TensorFlow needs
-    `backend.make_deterministic` for that, which worker processes call and this one does
-    not.
+    If it is killed and called again, it repeats at most the current epoch of each
+    member, and on a CPU ends with the same weights. On a GPU, TensorFlow ends with the
+    same weights only after `backend.make_deterministic`. Worker processes call it.
 
     Args:
         members: any number, in any mixture.
@@ -86,7 +85,7 @@ def default_jobs() -> int:
 
 
 def check_jobs(n_jobs: int, stack: int | None) -> None:
-    """Raise a `ValueError` unless members can be trained so, see `fit_members`."""
+    """Raise a `ValueError` if `fit_members` cannot train with these arguments."""
     check_count("n_jobs", n_jobs)
     if stack is None:
         return
@@ -154,7 +153,7 @@ class _TrainerInUse:
 
 
 class _OfThisThread(threading.local):
-    """What a thread of a worker process keeps between two members: its trainer."""
+    """The trainer that a thread of a worker process keeps from member to member."""
 
     def __init__(self) -> None:
         self.trainers = _TrainerInUse()
@@ -208,7 +207,7 @@ def _fit(
     stack: int | None = None,
     after_epoch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train members of one group, as many at a time as fit or as `stack` says."""
+    """Train members of one group, `stack` at a time or as many as fit."""
     trainer = trainers.get(members[0].recipe)
 
     def save(training: MemberInTraining) -> None:
@@ -233,7 +232,7 @@ def _fit(
 def _started(
     member: Member, x: Images, y: Labels, trainer: Trainer, store: Store
 ) -> MemberInTraining:
-    """Return a member as its last checkpoint has it, or at its start."""
+    """Return a member at its last checkpoint, or at its start if it has none."""
     recipe = member.recipe
     if recipe.noise_std:
         noise = samples.gaussian_noise(member.seed, x.shape, noise_std=recipe.noise_std)

@@ -123,10 +123,10 @@ def teachers(members: Sequence[Member]) -> list[Member]:
 
 
 def trainer_key(recipe: Recipe) -> Recipe:
-    """Return a recipe's part that members who share a trainer have in common.
+    """Return what the recipes of members that share a trainer have in common.
 
-    They may differ in the number of epochs, in the bootstrap and in how strong their
-    noise is; whether images and labels are a member's own must agree.
+    Such members may differ in their number of epochs, in the bootstrap and in the
+    strength of their noise. Either all of them have noise or none.
     """
     return dataclasses.replace(
         recipe, epochs=1, bootstrap=False, noise_std=float(recipe.noise_std > 0)

@@ -79,11 +79,13 @@ class StackedTrainer(Trainer):
     def default_stack(self, training: MemberInTraining) -> int:
         """Return how many members like this one fit into half of a GPU's memory.
 
-        On a CPU it is one: a second member costs more than its share, as the caches are
-        full. A member has its weights with their gradients and the optimizer's moments,
-        the activations of a batch with the patches of its convolutions, forward and
-        backward, twice in adversarial training, and its own images and labels if it has
-        any. Where the memory is not known, it is one, too.
+        On a CPU, and where the memory is not known, it is one. On a CPU the caches are
+        full with one member: two in one program take more than twice the time.
+
+        A member needs memory for its weights, their gradients and the optimizer's
+        moments, and for the activations of a batch with the patches of its
+        convolutions, forward and backward, twice in adversarial training. It may also
+        have images and labels of its own.
         """
         if not backend.on_gpu():
             return 1
@@ -161,7 +163,7 @@ def epoch_program(trainer: Trainer) -> Callable:
     and the order `rows`, `(m, n)`, in which each member visits them, it returns the new
     values, the losses `(m, steps)` and whether each member is alive, see
     `Trainer.is_alive`. `x` and `y` are shared by the members, or stacked too: `own_x`
-    and `own_y` say so. The values that it is given are used up.
+    and `own_y` say so. The memory of the given values is reused.
     """
     step = training_step(trainer)
 

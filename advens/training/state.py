@@ -17,7 +17,7 @@ State = dict[str, Floats]
 
 @dataclasses.dataclass
 class MemberInTraining:
-    """A member, its training set and what its training has reached.
+    """A member, its training set and the state of its training.
 
     Attributes:
         member: the member.
@@ -73,7 +73,7 @@ def load_checkpoint(member: Member, store: Store) -> tuple[State, int, int] | No
 
 
 def epochs_done(member: Member, store: Store) -> int:
-    """Return how many epochs of a member are done, by names in the store alone."""
+    """Return how many epochs of a member are done. Only file names are read."""
     if store.has(KIND, member.spec):
         return member.recipe.epochs
     step = store.steps_done(KIND, member.spec)
@@ -81,6 +81,6 @@ def epochs_done(member: Member, store: Store) -> int:
 
 
 def _attempt_and_epoch(step: int, member: Member) -> tuple[int, int]:
-    """Take apart the step of a checkpoint: an attempt's epochs count from 1."""
+    """Return the attempt and its epoch, counted from 1, of a checkpoint's step."""
     attempt, epoch = divmod(step - 1, member.recipe.epochs)
     return attempt, epoch + 1

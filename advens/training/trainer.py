@@ -17,7 +17,7 @@ from advens.training.optimizers import make_optimizer
 from advens.training.recipe import Recipe
 from advens.training.state import MemberInTraining, State
 
-# So many training images tell whether a network is alive.
+# Number of training images that show whether a network is alive.
 PROBE_IMAGES: Final = 500
 
 
@@ -93,8 +93,8 @@ class Trainer(ABC):
         """Train members until one of them is done or dead, and bring them up to date.
 
         Args:
-            running: members that share this trainer, see `recipe.trainer_key`; no more
-                than the trainer takes at a time.
+            running: members that share this trainer, see `recipe.trainer_key`. A
+                trainer that does not stack takes one.
             after_epoch: called with each member that is alive after an epoch.
         """
 
