@@ -109,9 +109,7 @@ def test_softmax_around_a_nested_model():
 def test_unclear_endings_need_outputs(ending):
     model = UNCLEAR[ending]()
     for make in (logits_model, lambda model: Ensemble([model])):
-        with pytest.raises(
-            ValueError, match="Cannot tell whether .* Pass outputs"
-        ):
+        with pytest.raises(ValueError, match="Cannot tell whether .* Pass outputs"):
             make(model)
     answer = np.array(model(X))
     got = Ensemble([model], outputs="logits")(X)
