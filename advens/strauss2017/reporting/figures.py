@@ -147,7 +147,7 @@ def _draw_steps(ax: Axes, points: pd.DataFrame) -> None:
             name = f"{column.legend}, box" if box else str(column.legend)
             names[column.name, box] = name
             colors[name] = colormaps["viridis"](0.28 * i)
-            markers[name] = _MARKERS[i]
+            markers[name] = _MARKERS[i % len(_MARKERS)]
             dashes[name] = (3.7, 1.6) if box else ""
     keys = zip(points["column"], points["box"], strict=True)
     order = list(names.values())
