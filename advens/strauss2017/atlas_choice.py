@@ -87,6 +87,14 @@ def distances(atlas: pd.DataFrame, *, loss: str = columns.PAPER_LOSS) -> list[Ju
     return sorted(judged, key=lambda reading: reading["distance"])
 
 
+def reading_name(reading: Judged) -> str:
+    """Return a reading in a few words, such as `linear, 32, adam, box`."""
+    box = "box" if reading["box"] else "no box"
+    return (
+        f"{reading['logits']}, {reading['batch_size']}, {reading['optimizer']}, {box}"
+    )
+
+
 def choose_labels(cells: pd.DataFrame) -> dict[str, object]:
     """Choose the labels of each attack and gradient by the distance from the paper.
 

@@ -10,16 +10,8 @@ from rich.table import Table
 
 from advens import datasets
 from advens.strauss2017 import atlas_choice, columns
-from advens.strauss2017.atlas_choice import Judged
+from advens.strauss2017.atlas_choice import Judged, reading_name
 from advens.strauss2017.reporting.figure_style import PAGE_WIDTH, STYLE
-
-
-def reading_name(reading: Judged) -> str:
-    """Return a reading in a few words, such as `linear, 32, adam, box`."""
-    box = "box" if reading["box"] else "no box"
-    return (
-        f"{reading['logits']}, {reading['batch_size']}, {reading['optimizer']}, {box}"
-    )
 
 
 def terminal_atlas(readings: Sequence[Judged], *, title: str) -> Table:

@@ -13,6 +13,7 @@ from advens.strauss2017 import columns, constants
 from advens.strauss2017.claims import NOT_REPRODUCED, REPRODUCED
 from advens.strauss2017.reporting.result_sections import (
     anomaly_section,
+    atlas_section,
     claims_section,
     noise_section,
 )
@@ -180,7 +181,7 @@ def _exact_gradients(results: Results) -> str:
 
 
 def details(results: Results) -> str:
-    """Return the tables beside the paper's, times, claims, anomaly, noise and cells."""
+    """Return all results: tables, times, claims, anomaly, noise, atlas, every cell."""
     lines = [*_NOTE, "", "The columns:", "", *column_meanings(), ""]
     lines += tables_beside_the_paper(results)
     lines += ["### Times and machines", "", *times_section(results), ""]
@@ -195,6 +196,9 @@ def details(results: Results) -> str:
     for dataset, stored in results.sweeps.items():
         title = f"### The choice of noise on {dataset_title(dataset)}"
         lines += [title, "", *noise_section(stored), ""]
+    for dataset, stored in results.atlases.items():
+        title = f"### The atlas of readings on {dataset_title(dataset)}"
+        lines += [title, "", *atlas_section(stored), ""]
     for (table, dataset), stored in results.tables.items():
         title = f"### {table_title(table)} on {dataset_title(dataset)}, cell by cell"
         lines += [title, "", stored.scale, "", *every_cell(stored.cells), ""]

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from advens.strauss2017 import columns, rows
+from advens.strauss2017 import atlas_choice, columns, rows
+from advens.strauss2017.atlas_choice import reading_name
 from advens.strauss2017.claims import NOT_REPRODUCED, VERDICTS
 from advens.strauss2017.reporting.result_tables import (
     NOTHING,
@@ -117,6 +118,47 @@ def noise_section(stored: StoredTable) -> list[str]:
     return [
         f"Accuracy without attack of {networks} trained with each noise_std. "
         f"{stored.scale}",
+        "",
+        *markdown_table(header, lines),
+    ]
+
+
+def atlas_section(stored: StoredTable) -> list[str]:
+    """Return the distance of each reading from the paper, the nearest first.
+
+    Args:
+        stored: what the atlas's script wrote on a data set.
+    """
+    exact = {
+        tuple(reading[name] for name in atlas_choice.DRAW): reading["distance"]
+        for reading in atlas_choice.distances(stored.cells, loss="exact")
+    }
+    lines = []
+    for reading in atlas_choice.distances(stored.cells):
+        key = tuple(reading[name] for name in atlas_choice.DRAW)
+        lines.append(
+            [
+                reading_name(reading),
+                reading["num_members"],
+                reading["seed"],
+                number(reading["distance"]),
+                number(exact[key]),
+                *(reading[name] for name in atlas_choice.LABELS),
+                reading["restarts"],
+                reading["lost_classes"],
+            ]
+        )
+    header = [
+        *("reading", "members", "run seed", "distance", "distance, exact gradients"),
+        *("FGSM, Grad. 1", "BIM, Grad. 1", "FGSM, Grad. 2", "BIM, Grad. 2"),
+        *("restarts", "lost classes"),
+    ]
+    num_images = stored.cells["num_images"].iloc[0]
+    return [
+        "The distance of a reading is the mean absolute difference from the paper over "
+        f"the eight numbers of Rand. Ini. in Table 2, on {num_images} test images. The "
+        "labels of each attack and gradient are those nearest to the paper "
+        '([protocol.md](protocol.md), "How a reading is chosen").',
         "",
         *markdown_table(header, lines),
     ]

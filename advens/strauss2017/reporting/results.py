@@ -33,7 +33,8 @@ class StoredTable:
     """A table as its script wrote it.
 
     Attributes:
-        cells: one row per cell: a `cell_frame`, `anomaly_frame` or `noise_frame`.
+        cells: one row per cell: a `cell_frame`, `anomaly_frame`, `noise_frame` or
+            `atlas_frame`.
         record: the manifest.
     """
 
@@ -62,12 +63,14 @@ class Results:
         tables: Tables 2 and 4, by table (`"table2"`, `"table4"`) and data set.
         anomalies: the anomaly, by data set.
         sweeps: the choice of noise, by data set.
+        atlases: the atlas of readings, by data set.
         claims: as of `claims.judge_readings`; empty if there are none.
     """
 
     tables: Mapping[tuple[str, str], StoredTable]
     anomalies: Mapping[str, StoredTable]
     sweeps: Mapping[str, StoredTable]
+    atlases: Mapping[str, StoredTable]
     claims: pd.DataFrame
 
 
@@ -89,11 +92,13 @@ def read_results(results_dir: Path) -> Results:
     }
     anomalies = {name: _read(results_dir, "anomaly", name) for name in DATASETS}
     sweeps = {name: _read(results_dir, "noise_sweep", name) for name in DATASETS}
+    atlases = {name: _read(results_dir, "atlas", name) for name in DATASETS}
     claims = [pd.read_csv(path) for path in sorted(results_dir.glob("claims*.csv"))]
     return Results(
         tables={key: stored for key, stored in tables.items() if stored},
         anomalies={key: stored for key, stored in anomalies.items() if stored},
         sweeps={key: stored for key, stored in sweeps.items() if stored},
+        atlases={key: stored for key, stored in atlases.items() if stored},
         claims=pd.concat(claims) if claims else pd.DataFrame(),
     )
 
