@@ -11,7 +11,7 @@ from rich.table import Table
 from advens import datasets
 from advens.strauss2017 import atlas_choice, columns
 from advens.strauss2017.atlas_choice import Judged, reading_name
-from advens.strauss2017.reporting.figure_style import PAGE_WIDTH, STYLE
+from advens.strauss2017.reporting.figure_style import PAGE_WIDTH, SMALL, STYLE
 
 
 def terminal_atlas(readings: Sequence[Judged], *, title: str) -> Table:
@@ -58,10 +58,18 @@ def atlas_figure(atlas: pd.DataFrame, readings: Sequence[Judged]) -> Figure:
         annot=True,
         fmt="+.2f",
         annot_kws={"fontsize": 5},
-        cbar_kws={"label": "accuracy, ours minus the paper's"},
+        cbar=False,
     )
     dataset = datasets.DISPLAY_NAMES[str(atlas["dataset"].iloc[0])]
-    axes.set_title(f"{dataset}, Rand. Ini. of Table 2, the nearest reading first")
+    axes.set_title(
+        f"{dataset}, Rand. Ini.: accuracy, ours minus the paper's; the nearest first"
+    )
+    axes.set_xticklabels(
+        [name.replace(" ", "\n").replace(".\n", ". ") for name in frame.columns],
+        rotation=0,
+        fontsize=SMALL,
+    )
+    axes.set_yticklabels(axes.get_yticklabels(), fontsize=SMALL)
     axes.tick_params(length=0)
     return figure
 

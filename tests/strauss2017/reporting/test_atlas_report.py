@@ -84,7 +84,8 @@ def test_the_figure_has_a_row_per_reading_and_a_column_per_number(tmp_path, atla
         "linear, 32, adam, box; 5 members, seed 0: 0.020",
         "linear, 64, adam, box; 5 members, seed 0: 0.050",
     ]
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert [name.replace("\n", " ") for name in names] == [
         "No Attack Single",
         "No Attack Ensemble",
         "FGSM Grad. 1 Single",
