@@ -1,5 +1,6 @@
 """The one package that knows TensorFlow from JAX: compile, differentiate, repeat."""
 
+import contextlib
 import functools
 import threading
 from collections import OrderedDict
@@ -75,8 +76,6 @@ def make_deterministic() -> None:
 def limit_threads(count: int) -> None:
     """Let TensorFlow compute with `count` threads, if it has not started any yet."""
     if name() == "tensorflow":
-        import contextlib
-
         import tensorflow as tf
 
         with contextlib.suppress(RuntimeError):

@@ -79,8 +79,8 @@ class StackedTrainer(Trainer):
     def default_stack(self, training: MemberInTraining) -> int:
         """Return how many members like this one fit into half of a GPU's memory.
 
-        On a CPU, and where the memory is not known, it is one. On a CPU the caches are
-        full with one member: two in one program take more than twice the time.
+        On a CPU it is one: there, members train faster one after another than in a
+        stack (docs/performance.md). Where the memory is not known it is one, too.
 
         A member needs memory for its weights, their gradients and the optimizer's
         moments, and for the activations of a batch with the patches of its

@@ -112,3 +112,17 @@ def test_mixed_precision_keeps_a_float32_softmax(dtype):
     assert_allclose(probs.sum(axis=1), 1, rtol=0, atol=1e-6)
     # A bfloat16 has 8 bits.
     assert_allclose(probs, run(single, images()), rtol=0.05, atol=0)
+
+
+def test_the_order_in_which_seeds_are_drawn_is_kept():
+    # Stored members start from these. A dropout of rate 0 has a seed, too.
+    network = Architecture((8, 8, 1), ((2, 3),), (0.0,), 4, "valid", dropout=0.0)
+    seeds = np.random.SeedSequence(5).generate_state(6).tolist()
+    model = build(network, seed=5)
+    drawn = [
+        layer.kernel_initializer.seed
+        for layer in model.layers
+        if hasattr(layer, "kernel_initializer")
+    ]
+    first, second, _, hidden, _, last = seeds
+    assert drawn == [first, second, hidden, last]
