@@ -11,8 +11,6 @@ judged. By default it attacks the first 100 test images of the digits, and the f
 continues.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 import records
@@ -20,8 +18,7 @@ import run_flags
 import script
 from advens.strauss2017 import columns, constants, rows
 from advens.strauss2017.settings import MAX_NUM_STEPS
-from result_flags import FIGURES_DIR
-from run_flags import FLAGS
+from run_flags import FLAGS, directory
 
 flags.adopt_module_key_flags(run_flags)  # for --help
 flags.declare_key_flag("figures_dir")
@@ -54,7 +51,7 @@ def anomaly() -> None:
     from advens.strauss2017.reporting import anomaly_report, figure_style, figures
     from advens.strauss2017.reporting.tables import write_frame
 
-    figures_dir = Path(FIGURES_DIR.value)
+    figures_dir = directory("figures_dir")
     script.check_writable("figures_dir", figures_dir)
     run = run_flags.make_run(test_images=test_images)
     points = measure_anomaly(
@@ -70,7 +67,7 @@ def anomaly() -> None:
         [point.cell for point in points],
         records.record(run, overrides={"test_images": test_images}),
         y_test=run.dataset.y_test,
-        out_dir=Path(FLAGS.out_dir),
+        out_dir=directory("out_dir"),
         name=name,
     )
     figure = figures.anomaly_figure(frame, run.deviations())

@@ -8,7 +8,6 @@ interrupted, the same command continues; the CSV holds the readings that are don
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -17,8 +16,7 @@ import records
 import run_flags
 import script
 from advens.strauss2017 import constants
-from result_flags import FIGURES_DIR
-from run_flags import FLAGS
+from run_flags import FLAGS, directory
 
 if TYPE_CHECKING:
     from advens.strauss2017.cells import AtlasPoint
@@ -43,7 +41,7 @@ def atlas() -> None:
 
     from advens.strauss2017.atlas import measure_atlas
 
-    script.check_writable("figures_dir", Path(FIGURES_DIR.value))
+    script.check_writable("figures_dir", directory("figures_dir"))
     run = run_flags.make_run()
     every = _EVERY.value or (5 if FLAGS.dataset in constants.TABLE2 else 1)
     run.dataset = run.dataset.every_test_image(every)
@@ -63,12 +61,12 @@ def _write(run: "Run", points: Sequence["AtlasPoint"]) -> None:
         [point.cell for point in points],
         records.record(run),
         y_test=run.dataset.y_test,
-        out_dir=Path(FLAGS.out_dir),
+        out_dir=directory("out_dir"),
         name=name,
     )
     if readings := distances(frame):
         figure = atlas_report.atlas_figure(frame, readings)
-        figures_dir = Path(FIGURES_DIR.value)
+        figures_dir = directory("figures_dir")
         paths += figure_style.save_figure(figure, out_dir=figures_dir, name=name)
         script.console().print(atlas_report.terminal_atlas(readings, title=name))
     script.print_written(paths)

@@ -1,7 +1,8 @@
 """The ledger of the paper's claims: which of them our Tables 2 and 4 support.
 
 It reads the outcomes that `table2.py` and `table4.py` wrote, for all data sets that are
-there. `advens.strauss2017.claims` says how a verdict is reached.
+there. Tables of other readings lie in directories of their names below; their verdicts
+stand beside. `advens.strauss2017.claims` says how a verdict is reached.
 """
 
 from pathlib import Path
@@ -16,12 +17,18 @@ flags.declare_key_flag("results_dir")  # for --help
 
 def claims() -> None:
     """Read, judge, write and print."""
-    from advens.strauss2017.claims import judge_readings
+    from advens.strauss2017.claims import judge_alternatives
+    from advens.strauss2017.readings import READINGS
     from advens.strauss2017.reporting import ledger
 
     results_dir = Path(RESULTS_DIR.value)
     cells, notes = ledger.read_cells(results_dir)
-    frame = judge_readings(cells)
+    frame = judge_alternatives(cells)
+    for name in READINGS:
+        if (results_dir / name).is_dir():
+            others, of_others = ledger.read_cells(results_dir / name)
+            frame = ledger.with_other_reading(frame, judge_alternatives(others), name)
+            notes += of_others
     paths = ledger.write_ledger(frame, notes, out_dir=results_dir)
     console = script.console()
     console.print(ledger.terminal_ledger(frame))

@@ -5,13 +5,11 @@ data set, `--datasets=mnist,cifar10` all rows of the paper's figure. The network
 first member of Rand. Ini. in Table 2, from the store if it is there.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 import run_flags
 import script
-from result_flags import DATASETS, FIGURES_DIR
+from result_flags import DATASETS
 
 flags.adopt_module_key_flags(run_flags)  # for --help
 flags.declare_key_flag("datasets")
@@ -23,9 +21,9 @@ def figure1() -> None:
     from advens.strauss2017.examples import figure1_examples
     from advens.strauss2017.reporting import figure_style, figures
 
-    out_dir = Path(FIGURES_DIR.value)
-    script.check_writable("figures_dir", out_dir)
     names = dict.fromkeys(DATASETS.value or [run_flags.FLAGS.dataset])
+    out_dir = run_flags.directory("figures_dir", *names)
+    script.check_writable("figures_dir", out_dir)
     # All runs first: whatever is wrong with the flags is found before any training.
     runs = [run_flags.make_run(dataset=name, out_dir=out_dir) for name in names]
     examples = [figure1_examples(run) for run in runs]

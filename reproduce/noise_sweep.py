@@ -6,14 +6,12 @@ each. `python reproduce/noise_sweep.py` needs no data. It shares its flags and i
 with `table2.py`. If it is interrupted, the same command continues.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 import records
 import run_flags
 import script
-from run_flags import FLAGS
+from run_flags import FLAGS, directory
 
 flags.adopt_module_key_flags(run_flags)  # for --help
 _NOISE_STDS = flags.DEFINE_list(
@@ -52,7 +50,7 @@ def noise_sweep() -> None:
         noise_report.noise_cells_to_pack(cells),
         records.record(run, overrides={"num_members": num_members}),
         y_test=run.dataset.y_test,
-        out_dir=Path(FLAGS.out_dir),
+        out_dir=directory("out_dir"),
         name=name,
     )
     title = ", ".join(["Accuracy without attack", name, *run.deviations()])

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import script
-from advens.strauss2017 import columns, constants
-from run_flags import FLAGS, Values, all_values
+from advens.strauss2017 import constants
+from advens.strauss2017.readings import columns_read
+from run_flags import Values, all_values, directory
 
 if TYPE_CHECKING:
     from advens.strauss2017.cells import Cell
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def manifest_path(name: str, run: "Run") -> Path:
     """Return the path of the manifest of a table."""
-    return Path(FLAGS.out_dir) / f"{name}_{run.dataset.name}.json"
+    return directory("out_dir", run.dataset.name) / f"{name}_{run.dataset.name}.json"
 
 
 def record(
@@ -45,6 +46,7 @@ def record(
         backend=backend.name(),
         devices=backend.devices(),
         flags=all_values() | (overrides or {}) | {"n_jobs": run.n_jobs},
+        reading={"name": run.reading.name, "labels": run.labels},
         settings=dataclasses.asdict(run.settings),
         attacks=[dataclasses.asdict(attack) for attack in run.attacks],
         differs_from_the_paper=run.deviations(),
@@ -60,29 +62,33 @@ def record(
 
 
 def check_replaces(name: str, run: "Run", rows: str) -> None:
-    """Raise a `ValueError` if a run would replace a table by a lesser one.
+    """Raise a `ValueError` if a run would replace a table by a lesser or another one.
 
     A lesser table is one of a reduced run in the place of one at the paper's scale, or
-    one that lacks rows. Tables of a data set that is not the paper's are not protected.
+    one that lacks rows; another one is that of another reading. Tables of a data set
+    that is not the paper's are not protected.
 
     Args:
         name: the name of the table.
         run: the run that is about to start.
         rows: the name of the flag that lists the table's rows.
     """
-    from advens.strauss2017.reporting.manifest import read_manifest
+    from advens.strauss2017.reporting.manifest import read_manifest, reading_name
 
     earlier = read_manifest(manifest_path(name, run))
     if run.dataset.name not in constants.TABLE2 or not earlier:
         return
+    reading = reading_name(earlier)
     reduced = [] if earlier.get("differs_from_the_paper") else run.deviations()
     missing = sorted(set(earlier["flags"][rows]) - set(all_values()[rows]))
     losses = reduced + [f"no {row}" for row in missing]
+    if reading != run.reading.name:
+        losses.append(f"reading {run.reading.name!r} for {reading!r}")
     if losses:
         raise ValueError(
             f"`out_dir` must be another directory: {manifest_path(name, run)} would be "
-            f"replaced by a lesser table ({', '.join(losses)}). Received: "
-            f"out_dir={FLAGS.out_dir!r}"
+            f"replaced by another table ({', '.join(losses)}). Received: "
+            f"out_dir={str(directory('out_dir', run.dataset.name))!r}"
         )
 
 
@@ -100,16 +106,19 @@ def publish(name: str, run: "Run", cells: Sequence["Cell"]) -> None:
         cells,
         record(run, earlier=manifest_path(name, run)),
         y_test=run.dataset.y_test,
-        out_dir=Path(FLAGS.out_dir),
+        out_dir=directory("out_dir", run.dataset.name),
         name=f"{name}_{run.dataset.name}",
     )
-    title = f"Table {name.removeprefix('table')} on {run.dataset.name}"
+    title = (
+        f"Table {name.removeprefix('table')} on {run.dataset.name}, reading "
+        f"{run.reading.name!r}"
+    )
     deviations = run.deviations()
     if deviations:
         title += f" ({', '.join(deviations)})"
     console = script.console()
     console.print(tables.terminal_table(cells, title=title))
-    for column in columns.TABLES[name]:
+    for column in columns_read(name, run.labels):
         console.print(f"{column.name}: {column.meaning}", highlight=False)
     console.print(
         "The numbers are accuracies. The second line of a cell is the paper's number, "

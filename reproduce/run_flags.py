@@ -1,7 +1,7 @@
 """The flags of the scripts that train and attack, and the run that they describe.
 
-Their defaults are the paper's values. A default of None stands for the paper's value
-for the data set, or for what is said with the flag.
+Their defaults are the paper's values or, where the paper is silent, those of a reading.
+A default of None stands for such a value, or for what is said with the flag.
 """
 
 import dataclasses
@@ -13,10 +13,11 @@ from absl import flags
 
 import script
 from advens import datasets
-from advens.attacks.threat import Attack
+from advens.attacks.threat import LabelMode
 from advens.models.architecture import Logits
 from advens.strauss2017 import constants
-from advens.strauss2017.settings import SEED, Settings, paper_attacks
+from advens.strauss2017.readings import DEFAULT, LABELS, READINGS
+from advens.strauss2017.settings import SEED, Settings
 from advens.training.recipe import Precision
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ flags.DEFINE_string(
     "Directory of trained members and outcomes, from which a run is resumed.",
 )
 flags.DEFINE_string("out_dir", "results", "Directory of the tables.")
+flags.DEFINE_enum(
+    "reading",
+    DEFAULT,
+    list(READINGS),
+    "The answers to the paper's open points, which single flags override. Those of "
+    "another reading than the default are written to a directory of its name in "
+    "out_dir and figures_dir, unless these are given.",
+)
 flags.DEFINE_integer(
     "num_members", constants.NUM_MEMBERS, "Number of classifiers in an ensemble."
 )
@@ -47,20 +56,27 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "test_images", None, "Attack the first so many test images; default: all."
 )
-flags.DEFINE_integer("batch_size", Settings.batch_size, "Images per training step.")
-flags.DEFINE_string("optimizer", Settings.optimizer, "Name of a Keras optimizer.")
-flags.DEFINE_float("learning_rate", Settings.learning_rate, "Learning rate.")
-flags.DEFINE_float("momentum", Settings.momentum, "Momentum of the optimizer.")
+flags.DEFINE_integer("batch_size", None, "Images per training step.")
+flags.DEFINE_string("optimizer", None, "Name of a Keras optimizer.")
+flags.DEFINE_float("learning_rate", None, "Learning rate.")
+flags.DEFINE_float("momentum", None, "Momentum of the optimizer.")
 flags.DEFINE_float(
-    "decay", Settings.decay, "Learning rate is learning_rate / (1 + decay * step)."
+    "decay", None, "Learning rate is learning_rate / (1 + decay * step)."
 )
 flags.DEFINE_float(
     "noise_std", None, "Standard deviation of Gauss Noise, in units of [0, 1] pixels."
 )
-flags.DEFINE_enum(
-    "logits", Settings.logits, get_args(Logits), "What stands under the softmax."
-)
-flags.DEFINE_boolean("box", Attack.box, "Clip adversarial images to [0, 1].")
+flags.DEFINE_enum("logits", None, get_args(Logits), "What stands under the softmax.")
+flags.DEFINE_boolean("box", None, "Clip adversarial images to [0, 1].")
+for _name in LABELS:
+    _attack, _gradient = _name.split("_")
+    flags.DEFINE_enum(
+        f"{_name}_labels",
+        None,
+        get_args(LabelMode),
+        f"The labels of {_attack.upper()} through {_gradient.replace('grad', 'Grad. ')}"
+        " in the paper's columns.",
+    )
 flags.DEFINE_float("fgsm_eps", None, "Largest change of a pixel by FGSM.")
 flags.DEFINE_float("bim_eps", None, "Largest change of a pixel by BIM.")
 flags.DEFINE_float("bim_step_size", None, "Change of a pixel in one step of BIM.")
@@ -101,7 +117,18 @@ def all_values() -> Values:
     return {flag.name: flag.value for name in ours for flag in modules[name]}
 
 
-def make_run(**overrides: object) -> "Run":
+def directory(flag: str, *dataset_names: str) -> Path:
+    """Return the directory of `out_dir` or `figures_dir`, see `reading`."""
+    path = Path(str(FLAGS[flag].value))
+    given = not FLAGS[flag].using_default_value
+    usual = all(
+        READINGS[FLAGS.reading][name] == READINGS[DEFAULT][name]
+        for name in dataset_names or [FLAGS.dataset]
+    )
+    return path if given or usual else path / FLAGS.reading
+
+
+def make_run(**overrides: Any) -> "Run":
     """Return the run that the flags describe. Bad values are found here.
 
     Args:
@@ -117,18 +144,25 @@ def make_run(**overrides: object) -> "Run":
     def chosen(*names: str) -> Values:
         return {name: values[name] for name in names if values.get(name) is not None}
 
-    settings = Settings.for_dataset(**chosen(*_SETTINGS))
-    attacks = paper_attacks(
+    reading = READINGS[values["reading"]][values["dataset"]]
+    settings = reading.training(**chosen(*_SETTINGS))
+    labels = {
+        name: values[f"{name}_labels"] or usual
+        for name, usual in reading.labels.items()
+    }
+    attacks = reading.attacks(
         **chosen("dataset", "box", "fgsm_eps", "bim_eps"),
         **chosen("bim_step_size", "bim_num_steps"),
     )
-    script.check_writable("out_dir", Path(values["out_dir"]))
+    script.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
     dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
     process.keep_memory()
     return Run(
         dataset=dataset.subset(values["train_images"], values["test_images"]),
         settings=settings,
         attacks=attacks,
+        reading=reading,
+        labels=labels,
         store=Store(values["work_dir"]),
         bars=Bars(show=True),
         **chosen("num_members", "seed", "n_jobs", "stack"),

@@ -21,7 +21,7 @@ from advens.evaluation.outcomes import Outcomes, pack_outcomes
 from advens.storage.store import digest
 from advens.strauss2017 import rows
 from advens.strauss2017.anomaly import measure_anomaly
-from advens.strauss2017.claims import judge_readings
+from advens.strauss2017.claims import judge_alternatives
 from advens.strauss2017.experiments import table2, table4
 from advens.strauss2017.noise_sweep import measure_noise
 from advens.strauss2017.reporting import ledger, tables
@@ -127,7 +127,7 @@ def everything(out_dir):
             frame, cells = anomaly_frame(points), [point.cell for point in points]
             tables.write_frame(frame, cells, {}, name=f"anomaly_{name}", **write)
             all_cells += [*cells2, *cells4]
-    ledger.write_ledger(judge_readings(all_cells), [], out_dir=out_dir)
+    ledger.write_ledger(judge_alternatives(all_cells), [], out_dir=out_dir)
     return asked
 
 

@@ -50,14 +50,14 @@ def measure_anomaly(
         for labels in get_args(LabelMode)
     }
     every = [column for read in by_labels.values() for column in read]
-    threats = columns.threats(every, num_grad1)
     points = []
     for box in (False, True):
         steps = [
             dataclasses.replace(bim, name=f"BIM {n}", num_steps=n, box=box)
             for n in range(1, max_num_steps + 1)
         ]
-        by_threat = run.attack(row, members, threats, attacks=steps)
+        threats = columns.threats(every, steps, num_grad1)
+        by_threat = run.attack(row, members, threats)
         suffix = "_box" if box else ""
         for labels, read in by_labels.items():
             for attack in steps:

@@ -155,7 +155,7 @@ def measure_reading(run: Run, training: Training, box: bool) -> list[AtlasPoint]
         for labels in get_args(LabelMode)
     }
     every = [column for read in columns_read.values() for column in read]
-    threats = [None, *columns.threats(every, run.num_members)]
+    threats = columns.threats([*_CLEAN, *every], attacks, run.num_members)
     by_threat = run.attack(ROW, members, threats)
     clean = by_threat[None]["none"].members
     reading = {

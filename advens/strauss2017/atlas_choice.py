@@ -12,14 +12,13 @@ import pandas as pd
 from advens.evaluation.statistics import wilson_interval
 from advens.strauss2017 import columns
 from advens.strauss2017.cells import AtlasPoint
+from advens.strauss2017.readings import LABELS
 
 # What identifies a reading but for its labels, and a draw of members.
 READING: Final = (
     *("logits", "batch_size", "optimizer", "learning_rate", "momentum", "decay", "box"),
 )
 DRAW: Final = (*READING, "num_members", "seed")
-# The kinds of attack whose labels are open points.
-LABELS: Final = ("fgsm_grad1", "bim_grad1", "fgsm_grad2", "bim_grad2")
 
 # A reading and a draw by the names in `DRAW`, the chosen labels by those in `LABELS`,
 # `"distance"`, `"restarts"` and `"lost_classes"`.

@@ -20,7 +20,7 @@ from advens.arrays import Answers
 from advens.evaluation.statistics import holm, level_test, paired_test
 from advens.strauss2017 import columns
 from advens.strauss2017.cells import Cell
-from advens.strauss2017.columns import Reading
+from advens.strauss2017.columns import Alternative
 from advens.strauss2017.paper_claims import CLAIMS, GROUPS, Claim
 
 ALPHA: Final = 0.05
@@ -156,31 +156,38 @@ def judge(
     return pd.DataFrame(lines)
 
 
-def judge_readings(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Judge each claim of the paper, then once more in each of `columns.READINGS`.
+def judge_alternatives(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Judge each claim of the paper, then once more in each of `columns.ALTERNATIVES`.
 
     Returns:
-        As of `judge`, with a further column `verdict_<reading>` for each reading. It is
-        empty where a claim rests on the same cells as before, or states itself how the
-        paper is to be read.
+        As of `judge`, with a further column `verdict_<alternative>` for each
+        alternative of which there are cells. It is empty where a claim rests on the
+        same cells as before.
     """
     frame = judge(cells)
-    for reading in columns.READINGS:
+    present = {(cell.dataset, cell.column) for cell in cells}
+    for alternative in columns.ALTERNATIVES:
+        stand_ins = set(columns.stand_ins_of(alternative).values())
+        having = {dataset for dataset, column in present if column in stand_ins}
+        if not having:
+            continue
         again = {
             (row["dataset"], row["key"]): row["verdict"]
-            for row in judge(_reread(cells, reading)).to_dict("records")
+            for row in judge(_reread(cells, alternative)).to_dict("records")
         }
-        affected = {claim.key for claim in CLAIMS if _depends_on(claim, reading)}
-        frame[f"verdict_{reading}"] = [
-            again.get((dataset, key), MISSING) if key in affected else ""
+        affected = {claim.key for claim in CLAIMS if _depends_on(claim, alternative)}
+        frame[f"verdict_{alternative}"] = [
+            again.get((dataset, key), MISSING)
+            if key in affected and dataset in having
+            else ""
             for dataset, key in zip(frame["dataset"], frame["key"], strict=True)
         ]
     return frame
 
 
-def _reread(cells: Sequence[Cell], reading: Reading) -> list[Cell]:
-    """Return the cells with those of a reading in the place of the paper's columns."""
-    stand_ins = columns.read_otherwise(reading)
+def _reread(cells: Sequence[Cell], alternative: Alternative) -> list[Cell]:
+    """Return the cells with those of an alternative in the place of the paper's."""
+    stand_ins = columns.stand_ins_of(alternative)
     kept = [cell for cell in cells if (cell.attack, cell.column) not in stand_ins]
     read = [
         dataclasses.replace(cell, column=column)
@@ -191,16 +198,14 @@ def _reread(cells: Sequence[Cell], reading: Reading) -> list[Cell]:
     return kept + read
 
 
-def _depends_on(claim: Claim, reading: Reading) -> bool:
-    """Return whether a claim is judged on other cells in a reading."""
+def _depends_on(claim: Claim, alternative: Alternative) -> bool:
+    """Return whether a claim is judged on other cells in an alternative."""
     compared = set()
     for comparison in comparisons(claim):
         for cell in comparison.cells:
             attack, _, column = cell.split("/")
             compared.add((attack, column))
-    if any(columns.BY_NAME[column].reading for _, column in compared):
-        return False
-    return not compared.isdisjoint(columns.read_otherwise(reading))
+    return not compared.isdisjoint(columns.stand_ins_of(alternative))
 
 
 def verdict(findings: Sequence[Finding]) -> tuple[str, str]:

@@ -6,22 +6,31 @@ the anomaly.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-from advens.attacks.threat import GradientLoss, GradientSource, LabelMode, Threat
+from advens.attacks.threat import (
+    Attack,
+    GradientLoss,
+    GradientSource,
+    LabelMode,
+    Threat,
+)
 from advens.strauss2017 import constants
 
-Reading = Literal["repredicted_labels", "exact_gradients"]
+Alternative = Literal["repredicted_labels", "true_labels", "exact_gradients"]
 
 # The loss of the paper's columns: docs/protocol.md, point 12.
 PAPER_LOSS: Final = "logits"
 
-# For each reading, the attacks under which its columns replace the paper's.
-READINGS: Final[Mapping[Reading, tuple[str, ...]]] = {
+# Other ways to read the paper's columns: for each, the attacks under which its columns
+# can take the place of the paper's.
+ALTERNATIVES: Final[Mapping[Alternative, tuple[str, ...]]] = {
     "repredicted_labels": ("BIM",),
+    "true_labels": ("BIM",),
     "exact_gradients": ("FGSM", "BIM"),
 }
+LABEL_ALTERNATIVES: Final = ("repredicted_labels", "true_labels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +44,13 @@ class Column:
             member whose gradient is followed; `"ensemble"`.
         gradient: the gradient that is followed, see `Threat`; None for no attack.
         labels: see `Threat`.
+        bim_labels: the labels under BIM, where they are others.
         loss: see `Threat`.
         attack: `"none"`, `"FGSM"` or `"BIM"`; None where the table's rows have attacks.
         place: its position in the paper's table, from 0; None if the paper lacks it.
-        reading: the other way of reading the paper's column `reading_of`, if it is one.
-        reading_of: name of the paper's column that it reads in another way.
+        alternative: in which other way it reads the paper's column `alternative_to`,
+            if it does.
+        alternative_to: name of the paper's column that it reads in another way.
         legend: its name in figures, if it is drawn.
     """
 
@@ -48,21 +59,30 @@ class Column:
     judged: Literal["members", "own_member", "ensemble"] = "ensemble"
     gradient: GradientSource | None = None
     labels: LabelMode = "true"
+    bim_labels: LabelMode | None = None
     loss: GradientLoss = PAPER_LOSS
     attack: str | None = None
     place: int | None = None
-    reading: Reading | None = None
-    reading_of: str | None = None
+    alternative: Alternative | None = None
+    alternative_to: str | None = None
     legend: str | None = None
 
-    def threats(self, num_members: int) -> list[Threat | None]:
-        """Return the gradients that are followed for it, in turn; `[None]` for none."""
+    def labels_under(self, attack: str) -> LabelMode:
+        """Return the labels in the loss that an attack follows."""
+        return self.bim_labels if self.bim_labels and attack != "FGSM" else self.labels
+
+    def threats(self, attack: str, num_members: int) -> list[Threat | None]:
+        """Return the gradients that an attack follows for it, in turn.
+
+        Without attack this is `[None]`.
+        """
         if self.gradient is None:
             return [None]
         indices: Sequence[int | None] = [None]
         if self.gradient == "member":
             indices = range(num_members)
-        return [Threat(self.gradient, i, self.labels, self.loss) for i in indices]
+        labels = self.labels_under(attack)
+        return [Threat(self.gradient, i, labels, self.loss) for i in indices]
 
 
 TABLE2: Final = (
@@ -106,9 +126,17 @@ TABLE2: Final = (
         "ensemble under Grad. 2, each member's label predicted again at every step",
         gradient="mean_member",
         labels="repredicted",
-        reading="repredicted_labels",
-        reading_of="grad2_ensemble",
+        alternative="repredicted_labels",
+        alternative_to="grad2_ensemble",
         legend="Grad. 2 Ensemble, labels re-predicted",
+    ),
+    Column(
+        "grad2_ensemble_true",
+        "ensemble under Grad. 2, with true labels",
+        gradient="mean_member",
+        alternative="true_labels",
+        alternative_to="grad2_ensemble",
+        legend="Grad. 2 Ensemble, true labels",
     ),
     Column(
         "ensemble_gradient",
@@ -122,24 +150,24 @@ TABLE2: Final = (
         judged="own_member",
         gradient="member",
         loss="exact",
-        reading="exact_gradients",
-        reading_of="grad1_single",
+        alternative="exact_gradients",
+        alternative_to="grad1_single",
     ),
     Column(
         "grad1_ensemble_exact",
         "grad1_ensemble by exact gradients",
         gradient="member",
         loss="exact",
-        reading="exact_gradients",
-        reading_of="grad1_ensemble",
+        alternative="exact_gradients",
+        alternative_to="grad1_ensemble",
     ),
     Column(
         "grad2_ensemble_exact",
         "grad2_ensemble by exact gradients",
         gradient="mean_member",
         loss="exact",
-        reading="exact_gradients",
-        reading_of="grad2_ensemble",
+        alternative="exact_gradients",
+        alternative_to="grad2_ensemble",
     ),
 )
 
@@ -166,8 +194,16 @@ TABLE4: Final = (
         gradient="mean_member",
         labels="repredicted",
         attack="BIM",
-        reading="repredicted_labels",
-        reading_of="bim",
+        alternative="repredicted_labels",
+        alternative_to="bim",
+    ),
+    Column(
+        "bim_true",
+        "BIM, with true labels",
+        gradient="mean_member",
+        attack="BIM",
+        alternative="true_labels",
+        alternative_to="bim",
     ),
     Column(
         "fgsm_ensemble_gradient",
@@ -186,28 +222,37 @@ TABLE4: Final = (
 TABLES: Final[Mapping[str, tuple[Column, ...]]] = {"table2": TABLE2, "table4": TABLE4}
 BY_NAME: Final = {column.name: column for table in TABLES.values() for column in table}
 
-# BIM is followed step by step through each gradient of Table 2, read in every way.
+# BIM is followed step by step through each gradient of Table 2, with all labels.
 ANOMALY: Final = tuple(
-    column for column in TABLE2 if column.gradient and not column.reading
+    column for column in TABLE2 if column.gradient and not column.alternative
 )
 
 
-def threats(columns: Sequence[Column], num_members: int) -> list[Threat | None]:
-    """Return the gradients that are followed for some columns, each once."""
-    return list(
-        dict.fromkeys(
-            threat for column in columns for threat in column.threats(num_members)
-        )
-    )
+def threats(
+    columns: Iterable[Column], attacks: Sequence[Attack], num_members: int
+) -> dict[Threat | None, list[Attack]]:
+    """Return the gradients that are followed for some columns, each once.
+
+    Returns:
+        For each the attacks that follow it; without attack, under None, none.
+    """
+    followed: dict[Threat | None, list[Attack]] = {}
+    for column in columns:
+        for attack in attacks:
+            for threat in column.threats(attack.name, num_members):
+                by = followed.setdefault(threat, [])
+                if threat and attack not in by:
+                    by.append(attack)
+    return followed
 
 
-def read_otherwise(reading: Reading) -> dict[tuple[str, str], str]:
-    """Return which column stands in for which `(attack, column)` in a reading."""
+def stand_ins_of(alternative: Alternative) -> dict[tuple[str, str], str]:
+    """Return which column can take the place of which `(attack, column)`."""
     return {
-        (attack, column.reading_of): column.name
+        (attack, column.alternative_to): column.name
         for column in BY_NAME.values()
-        if column.reading == reading and column.reading_of
-        for attack in READINGS[reading]
+        if column.alternative == alternative and column.alternative_to
+        for attack in ALTERNATIVES[alternative]
     }
 
 

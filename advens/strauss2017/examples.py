@@ -60,8 +60,9 @@ def figure1_examples(run: Run) -> Examples:
     """Train or load the first network of Rand. Ini. and attack it by BIM."""
     members = run.members("rand_ini", 1)
     run.train("rand_ini", members)
-    threat = Threat("member", 0, loss=PAPER_LOSS)
-    by_threat = run.attack("rand_ini", members, [None, threat])
+    labels = run.labels["bim_grad1"]
+    threat = Threat("member", 0, labels, loss=PAPER_LOSS)
+    by_threat = run.attack("rand_ini", members, {None: [], threat: run.attacks})
     (bim,) = (attack for attack in run.attacks if attack.name == "BIM")
     right = by_threat[None]["none"].ensemble
     right_attacked = by_threat[threat]["BIM"].ensemble

@@ -11,6 +11,7 @@ from advens.evaluation.outcomes import Outcomes
 from advens.strauss2017 import columns, rows
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.columns import Column
+from advens.strauss2017.readings import columns_read
 from advens.strauss2017.run import Run, count_lost_classes
 from advens.strauss2017.settings import NUM_SINGLES
 from advens.training.recipe import Member
@@ -26,13 +27,14 @@ def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
         run: its settings.
         methods: the rows, see `rows.TABLE2_ROWS`.
     """
+    table = columns_read("table2", run.labels)
     cells = []
     for row in methods:
-        outcomes = _train_and_attack(run, row, [run.members(row)], columns.TABLE2)
+        outcomes = _train_and_attack(run, row, [run.members(row)], table)
         cells += [
             _cell(run, row, column, attack.name, outcomes)
             for attack in run.attacks
-            for column in columns.TABLE2
+            for column in table
         ]
     order = [attack.name for attack in run.attacks]
     return sorted(cells, key=lambda cell: order.index(cell.attack))
@@ -51,16 +53,17 @@ def table4(
             through its own gradient.
     """
     check_count("num_singles", num_singles)
+    table = columns_read("table4", run.labels)
     cells = []
     for row in methods:
         if rows.is_ensemble(row):
             groups = [run.members(row)]
         else:
             groups = [[member] for member in run.members(row, num_singles)]
-        outcomes = _train_and_attack(run, row, groups, columns.TABLE4)
+        outcomes = _train_and_attack(run, row, groups, table)
         cells += [
             _cell(run, row, column, column.attack or "none", outcomes)
-            for column in columns.TABLE4
+            for column in table
         ]
     return cells
 
@@ -73,7 +76,8 @@ def _train_and_attack(
     outcomes: list[ByThreat] = []
     run.lost_classes[row] = []
     for group in groups:
-        by_threat = run.attack(row, group, columns.threats(table, len(group)))
+        threats = columns.threats(table, run.attacks, len(group))
+        by_threat = run.attack(row, group, threats)
         outcomes.append(by_threat)
         clean = by_threat[None]["none"]
         run.lost_classes[row] += count_lost_classes(clean.members, run.dataset.y_test)
@@ -115,7 +119,7 @@ def answers(
     """
     outcomes = [
         (threat, by_threat[threat][attack if threat else "none"])
-        for threat in column.threats(num_grad1)
+        for threat in column.threats(attack, num_grad1)
     ]
     zero_gradient = np.stack([outcome.zero_gradient for _, outcome in outcomes])
     if column.judged == "members":

@@ -39,7 +39,7 @@ def measure_noise(run: Run, noise_stds: Sequence[float]) -> dict[float, Cell]:
     run.lost_classes[ROW] = []
     cells = {}
     for noise_std, group in groups.items():
-        correct = run.attack(ROW, group, [None])[None]["none"].members
+        correct = run.attack(ROW, group, {None: []})[None]["none"].members
         run.lost_classes[ROW] += count_lost_classes(correct, run.dataset.y_test)
         cells[noise_std] = Cell(
             run.dataset.name, "FGSM", ROW, "no_attack_single", correct

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,7 +21,8 @@ from advens.models.ensemble import Ensemble
 from advens.progress import Bars
 from advens.storage.store import Store
 from advens.strauss2017 import constants, rows
-from advens.strauss2017.settings import SEED, Settings, paper_attacks
+from advens.strauss2017.readings import PRINTED, ColumnLabels, Reading
+from advens.strauss2017.settings import SEED, Settings
 from advens.training import members as training
 from advens.training.optimizers import make_optimizer
 from advens.training.recipe import Member, teachers
@@ -68,6 +69,8 @@ class Run:
         dataset: the data.
         settings: how members are trained.
         attacks: FGSM and BIM, with their budgets.
+        reading: the reading that `settings`, `attacks` and `labels` start from.
+        labels: see `Reading`.
         store: where members and outcomes are kept.
         num_members: classifiers in an ensemble, >= 1.
         seed: the run seed, from which each member's seed is drawn; >= 0.
@@ -86,6 +89,8 @@ class Run:
     settings: Settings
     attacks: Sequence[Attack]
     store: Store
+    reading: Reading = PRINTED
+    labels: ColumnLabels = dataclasses.field(default_factory=lambda: PRINTED.labels)
     num_members: int = constants.NUM_MEMBERS
     seed: int = SEED
     n_jobs: int = dataclasses.field(default_factory=training.default_jobs)
@@ -150,42 +155,41 @@ class Run:
         self,
         row: str,
         members: Sequence[Member],
-        threats: Sequence[Threat | None],
-        attacks: Sequence[Attack] | None = None,
+        threats: Mapping[Threat | None, Sequence[Attack]],
     ) -> dict[Threat | None, dict[str, Outcomes]]:
         """Attack the ensemble of trained members.
 
         Args:
             row: the row that they belong to.
             members: one or more.
-            threats: the gradients that the attacks follow, each once; None for no
-                attack.
-            attacks: the attacks; None for the run's.
+            threats: the gradients, each with the attacks that follow it; under None,
+                without attack, there are none. See `columns.threats`.
 
         Returns:
             For each threat, the outcomes by the attack's name; without attack, under
             the name `"none"`.
         """
         start = time.monotonic()
-        attacks = self.attacks if attacks is None else attacks
         by_threat: dict[Threat | None, dict[str, Outcomes]] = {}
         total = len(self.dataset.x_test) * len(threats)
         with self.bars.attacks(rows.label(row), total) as advance:
-            for threat in threats:
-                followed = attacks if threat else ()
-                outcomes = self._outcomes(members, threat, followed, advance)
-                names = [attack.name for attack in followed] or ["none"]
+            for threat, attacks in threats.items():
+                outcomes = self._outcomes(members, threat, attacks, advance)
+                names = [attack.name for attack in attacks] or ["none"]
                 by_threat[threat] = dict(zip(names, outcomes, strict=True))
         self._add_seconds(f"attack {row}", start)
         return by_threat
 
     def deviations(self) -> list[str]:
-        """Return the settings that differ from the paper's, as `name=value`."""
+        """Return what differs from the paper in this reading, as `name=value`."""
         name = self.settings.dataset
         usual = _numbers(
-            Settings.for_dataset(name), constants.NUM_MEMBERS, paper_attacks(name)
+            self.reading.training(name),
+            constants.NUM_MEMBERS,
+            self.reading.attacks(name),
+            self.reading.labels,
         )
-        ours = _numbers(self.settings, self.num_members, self.attacks)
+        ours = _numbers(self.settings, self.num_members, self.attacks, self.labels)
         deviations = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
         counts = len(self.dataset.y_train), len(self.dataset.y_test)
         sizes = constants.NUM_IMAGES[name]
@@ -238,11 +242,14 @@ def count_lost_classes(correct: Answers, y: Labels) -> list[int]:
 
 
 def _numbers(
-    settings: Settings, num_members: int, attacks: Sequence[Attack]
+    settings: Settings,
+    num_members: int,
+    attacks: Sequence[Attack],
+    labels: ColumnLabels,
 ) -> dict[str, object]:
     """Return what determines a run's numbers, by name."""
     numbers = {**dataclasses.asdict(settings), "num_members": num_members}
     for attack in attacks:
         for name, value in dataclasses.asdict(attack).items():
             numbers[f"{attack.name} {name}"] = value
-    return numbers
+    return numbers | {f"{name}_labels": value for name, value in labels.items()}

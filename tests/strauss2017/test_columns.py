@@ -9,20 +9,24 @@ from advens.strauss2017.columns import (
     Column,
     paper_cells,
     paper_value,
-    read_otherwise,
+    stand_ins_of,
     threats,
 )
+from advens.strauss2017.readings import PRINTED, columns_read
+from advens.strauss2017.settings import paper_attacks
+
+ATTACKS = paper_attacks("mnist")
 
 
 def test_names_in_the_order_of_the_files():
     assert [column.name for column in TABLE2] == [
         *("no_attack_single", "no_attack_ensemble"),
         *("grad1_single", "grad1_ensemble", "grad2_ensemble"),
-        *("grad2_ensemble_repredicted", "ensemble_gradient"),
+        *("grad2_ensemble_repredicted", "grad2_ensemble_true", "ensemble_gradient"),
         *("grad1_single_exact", "grad1_ensemble_exact", "grad2_ensemble_exact"),
     ]
     assert [column.name for column in TABLE4] == [
-        *("no_attack", "fgsm", "bim", "bim_repredicted"),
+        *("no_attack", "fgsm", "bim", "bim_repredicted", "bim_true"),
         *("fgsm_ensemble_gradient", "bim_ensemble_gradient"),
     ]
     assert len(BY_NAME) == len(TABLE2) + len(TABLE4)
@@ -34,9 +38,9 @@ def test_the_papers_columns_stand_in_its_order():
         assert places == list(range(width))
 
 
-@pytest.mark.parametrize("column", [c for c in BY_NAME.values() if c.reading_of])
-def test_a_reading_differs_from_its_column_only_in_how_the_paper_is_read(column):
-    original = BY_NAME[column.reading_of]
+@pytest.mark.parametrize("column", [c for c in BY_NAME.values() if c.alternative_to])
+def test_an_alternative_differs_from_its_column_only_in_how_the_paper_is_read(column):
+    original = BY_NAME[column.alternative_to]
     assert original.place is not None
     assert column.place is None
     for field in ("judged", "gradient", "attack"):
@@ -46,8 +50,13 @@ def test_a_reading_differs_from_its_column_only_in_how_the_paper_is_read(column)
         for field in ("labels", "loss")
         if getattr(column, field) != getattr(original, field)
     }
-    expected = {"repredicted_labels": "labels", "exact_gradients": "loss"}
-    assert changed == {expected[column.reading]}
+    expected = {
+        "repredicted_labels": {"labels"},
+        # The labels of the paper's columns too, unless a reading has others.
+        "true_labels": set(),
+        "exact_gradients": {"loss"},
+    }
+    assert changed == expected[column.alternative]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +75,7 @@ def test_a_reading_differs_from_its_column_only_in_how_the_paper_is_read(column)
     ],
 )
 def test_threats_of_a_column(column, expected):
-    assert column.threats(3) == expected
+    assert column.threats("BIM", 3) == column.threats("FGSM", 3) == expected
 
 
 def test_columns_follow_each_gradient_once():
@@ -76,11 +85,18 @@ def test_columns_follow_each_gradient_once():
     grad2 = Threat("mean_member", loss="logits")
     repredicted = Threat("mean_member", labels="repredicted", loss="logits")
     ensemble = Threat("ensemble", loss="logits")
-    assert threats(TABLE2, 2) == [
+    table2 = columns_read("table2", PRINTED.labels)
+    followed = threats(table2, ATTACKS, 2)
+    assert list(followed) == [
         *(None, member(0), member(1), grad2, repredicted, ensemble),
         *(member(0, "exact"), member(1, "exact"), Threat("mean_member", loss="exact")),
     ]
-    assert threats(TABLE4, 2) == [None, grad2, repredicted, ensemble]
+    assert followed.pop(None) == []
+    assert all(attacks == ATTACKS for attacks in followed.values())
+    table4 = columns_read("table4", PRINTED.labels)
+    followed = threats(table4, ATTACKS, 2)
+    assert list(followed) == [None, grad2, repredicted, ensemble]
+    assert all(followed[threat] == ATTACKS for threat in (grad2, repredicted, ensemble))
 
 
 def test_the_anomaly_follows_each_gradient_of_table_2():
@@ -89,12 +105,16 @@ def test_the_anomaly_follows_each_gradient_of_table_2():
     ]
 
 
-def test_columns_that_stand_in_for_others_in_a_reading():
-    assert read_otherwise("repredicted_labels") == {
+def test_columns_that_stand_in_for_others():
+    assert stand_ins_of("repredicted_labels") == {
         ("BIM", "grad2_ensemble"): "grad2_ensemble_repredicted",
         ("BIM", "bim"): "bim_repredicted",
     }
-    assert read_otherwise("exact_gradients") == {
+    assert stand_ins_of("true_labels") == {
+        ("BIM", "grad2_ensemble"): "grad2_ensemble_true",
+        ("BIM", "bim"): "bim_true",
+    }
+    assert stand_ins_of("exact_gradients") == {
         (attack, name): f"{name}_exact"
         for attack in ("FGSM", "BIM")
         for name in ("grad1_single", "grad1_ensemble", "grad2_ensemble")

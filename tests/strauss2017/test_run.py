@@ -41,7 +41,8 @@ def test_attack_returns_the_outcomes_of_each_threat(tmp_path, make_run, save_unt
     run = make_run(tmp_path)
     members = run.members("rand_ini")
     save_untrained(run, members)
-    by_threat = run.attack("rand_ini", members, [GRAD2, None, GRAD1])
+    threats = {GRAD2: run.attacks, None: [], GRAD1: run.attacks}
+    by_threat = run.attack("rand_ini", members, threats)
     assert list(by_threat) == [GRAD2, None, GRAD1]
     ensemble = training.load_ensemble(members, run.store)
     x, y = run.dataset.x_test, run.dataset.y_test
@@ -54,7 +55,7 @@ def test_attack_returns_the_outcomes_of_each_threat(tmp_path, make_run, save_unt
         for outcomes, other in zip(by_threat[threat].values(), expected, strict=True):
             assert_same(outcomes, other)
     [other_bim] = paper_attacks("digits", bim_num_steps=2)[1:]
-    by_threat = run.attack("rand_ini", members, [GRAD2], attacks=[other_bim])
+    by_threat = run.attack("rand_ini", members, {GRAD2: [other_bim]})
     [expected] = evaluate(ensemble, x, y, threat=GRAD2, attacks=[other_bim])
     assert list(by_threat[GRAD2]) == ["BIM"]
     assert_same(by_threat[GRAD2]["BIM"], expected)
@@ -64,19 +65,21 @@ def test_outcomes_are_computed_once(tmp_path, make_run, save_untrained, request)
     run = make_run(tmp_path)
     members, others = run.members("rand_ini"), run.members("bagging")
     save_untrained(run, [*members, *others])
-    by_threat = run.attack("rand_ini", members, [None, GRAD2])
+    by_threat = run.attack("rand_ini", members, {None: [], GRAD2: run.attacks})
     request.getfixturevalue("nothing_to_do")
-    again = make_run(tmp_path).attack("rand_ini", members, [None, GRAD2])
+    again = make_run(tmp_path).attack(
+        "rand_ini", members, {None: [], GRAD2: run.attacks}
+    )
     for threat, outcomes in by_threat.items():
         assert again[threat].keys() == outcomes.keys()
         for name in outcomes:
             assert_same(again[threat][name], outcomes[name])
     # Other members, another number of them and other attacks are not the same.
     for options in (
-        {"members": others, "threats": [None]},
-        {"members": members[:2], "threats": [None]},
-        {"members": members, "threats": [GRAD1]},
-        {"members": members, "threats": [GRAD2], "attacks": run.attacks[:1]},
+        {"members": others, "threats": {None: []}},
+        {"members": members[:2], "threats": {None: []}},
+        {"members": members, "threats": {GRAD1: run.attacks}},
+        {"members": members, "threats": {GRAD2: run.attacks[:1]}},
     ):
         with pytest.raises(AssertionError, match="should have held"):
             run.attack("rand_ini", **options)
@@ -105,7 +108,7 @@ def test_an_ensemble_is_kept_for_other_weights(
     for group in groups.values():
         save_untrained(run, group)
     clean = {
-        row: run.attack(row, group, [None])[None]["none"]
+        row: run.attack(row, group, {None: []})[None]["none"]
         for row, group in groups.items()
     }
     # Bagging has the networks of Rand. Ini., Mix. Mod. has others.
@@ -116,7 +119,7 @@ def test_an_ensemble_is_kept_for_other_weights(
         [expected] = evaluate(ensemble, run.dataset.x_test, run.dataset.y_test)
         assert_same(clean[row], expected)
     # The weights of the kept ensemble are those of Bagging, and must be replaced.
-    by_threat = run.attack("rand_ini", groups["rand_ini"], [GRAD2])
+    by_threat = run.attack("rand_ini", groups["rand_ini"], {GRAD2: run.attacks})
     ensemble = training.load_ensemble(groups["rand_ini"], run.store)
     x, y = run.dataset.x_test, run.dataset.y_test
     [_, bim] = evaluate(ensemble, x, y, threat=GRAD2, attacks=run.attacks)
@@ -132,7 +135,7 @@ def test_at_most_three_ensembles_are_kept(tmp_path, make_run, save_untrained, lo
         other_run = dataclasses.replace(run, seed=seed)
         group = other_run.members("rand_ini", size)
         save_untrained(run, group)
-        other_run.attack("rand_ini", group, [None])
+        other_run.attack("rand_ini", group, {None: []})
 
     for size in (1, 2, 3):
         attack(size, seed=1)
@@ -157,7 +160,7 @@ def test_stages_are_timed_and_added_up(tmp_path, make_run, save_untrained):
     save_untrained(run, members)
     run.seconds["train rand_ini"] = 1000.0
     run.train("rand_ini", members)
-    run.attack("rand_ini", members, [None])
+    run.attack("rand_ini", members, {None: []})
     assert set(run.seconds) == {"train rand_ini", "attack rand_ini"}
     assert run.seconds["train rand_ini"] >= 1000
     assert run.seconds["attack rand_ini"] >= 0
@@ -170,7 +173,7 @@ def test_training_and_attacks_are_shown(tmp_path, make_run, save_untrained, caps
     students = run.members("bagging+def_dist")
     save_untrained(run, [*students, *(student.teacher for student in students)])
     run.train("bagging+def_dist", students)
-    run.attack("bagging+def_dist", students, [None, GRAD2])
+    run.attack("bagging+def_dist", students, {None: [], GRAD2: run.attacks})
     printed = " ".join(capsys.readouterr().err.split())
     # Two students and their teachers, two epochs each; 40 images under two threats.
     assert "8/8 epochs, 4/4 members" in printed

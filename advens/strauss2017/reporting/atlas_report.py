@@ -11,6 +11,7 @@ from rich.table import Table
 from advens import datasets
 from advens.strauss2017 import atlas_choice, columns
 from advens.strauss2017.atlas_choice import Judged, reading_name
+from advens.strauss2017.readings import LABELS
 from advens.strauss2017.reporting.figure_style import PAGE_WIDTH, SMALL, STYLE
 
 
@@ -22,7 +23,7 @@ def terminal_atlas(readings: Sequence[Judged], *, title: str) -> Table:
         title: the title of the table.
     """
     table = Table(title=title)
-    shown = ("num_members", "seed", "distance", *atlas_choice.LABELS, "restarts")
+    shown = ("num_members", "seed", "distance", *LABELS, "restarts")
     for name in ("reading", *shown):
         table.add_column(name.replace("_", " "))
     for reading in readings:

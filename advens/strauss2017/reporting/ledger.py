@@ -15,18 +15,12 @@ from advens.storage.files import write_all
 from advens.strauss2017 import columns
 from advens.strauss2017.cells import Cell, unpack_cells
 from advens.strauss2017.claims import ALPHA, MISSING, NOT_REPRODUCED, OPEN, REPRODUCED
+from advens.strauss2017.reporting.manifest import reading_name
 from advens.strauss2017.reporting.results import command
 from advens.strauss2017.reporting.tables import markdown_table
 
 _HEADER: Final = (
-    "claim",
-    "section",
-    "what it says",
-    "held",
-    "largest p",
-    "verdict",
-    "because",
-    *(f"with {reading.replace('_', ' ')}" for reading in columns.READINGS),
+    *("claim", "section", "what it says", "held", "largest p", "verdict", "because"),
 )
 _INTRODUCTION: Final = (
     "# The paper's claims",
@@ -39,11 +33,12 @@ _INTRODUCTION: Final = (
     "say what further test images would show for these networks, not what newly "
     "trained networks would show.",
     "",
-    "The verdict reads the paper's columns with true labels and with the loss as its "
-    "framework computes it. The last two columns judge each claim once more: with the "
-    "labels of BIM through Grad. 2 predicted again at every step, and with exact "
-    "gradients in Table 2 (docs/protocol.md, points 11 and 12). A dash means that the "
-    "claim rests on the same cells as before, or says itself how labels are read.",
+    "The verdict reads the paper's columns with the labels of the table's reading and "
+    "with the loss as its framework computes it. The last columns judge each claim "
+    "once more: with other labels under BIM through Grad. 2, with exact gradients in "
+    "Table 2 (docs/protocol.md, points 11 and 12), and on the tables of other "
+    "readings. A dash means that the claim rests on the same cells as before, or that "
+    "there are none.",
 )
 
 
@@ -72,6 +67,7 @@ def read_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
             record = json.loads((results_dir / f"{table}_{dataset}.json").read_text())
             differences = ", ".join(record["differs_from_the_paper"])
             images, seed = record["data"]["sha256"]["test"], record["seeds"]["run"]
+            reading = reading_name(record)
         # A damaged archive fails in many ways: BadZipFile, EOFError, zlib.error, ...
         except Exception as error:
             raise ValueError(
@@ -85,8 +81,8 @@ def read_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
             )
         cells += of_table
         notes.append(
-            f"{path.name}: {of_table[0].correct.shape[1]} test images, run seed "
-            f"{seed}; differs from the paper: {differences or 'no'}"
+            f"{path.name}: reading {reading}, {of_table[0].correct.shape[1]} test "
+            f"images, run seed {seed}; differs from the paper: {differences or 'no'}"
         )
     if not cells:
         table, dataset = next(_tables())
@@ -107,9 +103,11 @@ def ledger_page(frame: pd.DataFrame, notes: Sequence[str]) -> str:
     """Return the ledger as a page with one table per data set.
 
     Args:
-        frame: as of `claims.judge_readings`.
+        frame: as of `claims.judge_alternatives` and `with_other_reading`.
         notes: as of `read_cells`.
     """
+    again = [str(name) for name in frame if str(name).startswith("verdict_")]
+    header = [*_HEADER, *(name.split("_", 1)[1].replace("_", " ") for name in again)]
     lines = [*_INTRODUCTION, "", *(f"- {note}" for note in notes)]
     for dataset, part in frame.groupby("dataset", sort=False):
         table = [
@@ -121,12 +119,27 @@ def ledger_page(frame: pd.DataFrame, notes: Sequence[str]) -> str:
                 _p_value(row["largest_adjusted_p"]),
                 row["verdict"],
                 row["reason"],
-                *(row[f"verdict_{reading}"] or "–" for reading in columns.READINGS),
+                *(row[name] or "–" for name in again),
             ]
             for row in part.to_dict("records")
         ]
-        lines += ["", f"## {dataset}", "", *markdown_table(_HEADER, table)]
+        lines += ["", f"## {dataset}", "", *markdown_table(header, table)]
     return "\n".join(lines) + "\n"
+
+
+def with_other_reading(
+    frame: pd.DataFrame, other: pd.DataFrame, reading: str
+) -> pd.DataFrame:
+    """Set the verdicts in another reading beside those of a ledger.
+
+    Args:
+        frame: as of `claims.judge_alternatives`.
+        other: likewise, from the tables of the other reading.
+        reading: its name: the new column is called `verdict_<reading>`.
+    """
+    verdicts = other[["dataset", "key", "verdict"]]
+    verdicts = verdicts.rename(columns={"verdict": f"verdict_{reading}"})
+    return frame.merge(verdicts, how="left").fillna({f"verdict_{reading}": ""})
 
 
 def terminal_ledger(frame: pd.DataFrame) -> Table:
@@ -152,7 +165,7 @@ def write_ledger(
     """Write `claims.csv` and `claims.md`, each whole or not at all.
 
     Args:
-        frame: as of `claims.judge_readings`.
+        frame: as of `claims.judge_alternatives`.
         notes: as of `read_cells`.
         out_dir: the directory of the files.
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import joblib
 
 import advens
+from advens.strauss2017.readings import PRINTED
 
 # The content of a manifest: what a JSON object can hold.
 Record: TypeAlias = Mapping[str, Any]
@@ -80,6 +81,14 @@ def read_manifest(path: Path) -> Record:
             f"{path} is not a complete manifest ({error}). Remove it, or choose "
             "another out_dir"
         ) from error
+
+
+def reading_name(record: Record) -> str:
+    """Return the name of a run's reading.
+
+    Manifests did not have it while there was only one.
+    """
+    return record["reading"]["name"] if "reading" in record else PRINTED.name
 
 
 def with_earlier_seconds(record: Record, earlier: Record) -> Record:

@@ -58,20 +58,27 @@ def column_meanings() -> list[str]:
     ]
 
 
-def tables_beside_the_paper(results: Results) -> list[str]:
+def tables_beside_the_paper(results: Results, *, heading: str = "") -> list[str]:
     """Return the lines of Tables 2 and 4 beside the paper's, per data set.
 
-    The paper's data sets are always there, with the commands that make what is missing;
-    others are only there if there is a table of them.
+    Without a heading the paper's data sets are always there, with the commands that
+    make what is missing; others are only there if there is a table of them.
+
+    Args:
+        results: the results.
+        heading: what stands behind each data set's name, for tables of which nothing
+            is missing.
     """
     lines = []
     stored = {dataset for _, dataset in results.tables}
     means = differences(results)
     for dataset in DATASETS:
-        if dataset not in stored and dataset not in constants.TABLE2:
+        if dataset not in stored and (heading or dataset not in constants.TABLE2):
             continue
-        lines += [f"### {dataset_title(dataset)}", ""]
+        lines += [f"### {dataset_title(dataset)}{heading}", ""]
         for table in ROWS:
+            if heading and (table, dataset) not in results.tables:
+                continue
             chosen = (means["table"] == table) & (means["dataset"] == dataset)
             lines += _beside_the_paper(results, table, dataset, means[chosen])
     return lines
@@ -90,10 +97,15 @@ def _beside_the_paper(
         lines += [*_paper_layout(stored, table, by_column), ""]
         totals = means[means["attack"] == "all"]
         if len(totals):
-            true, reread = map(number, totals["mean_absolute_difference"])
+            # The columns are "all" and, for example, "all, true labels".
+            words = [
+                number(row["mean_absolute_difference"])
+                + row["column"].removeprefix("all").replace(", ", " with ")
+                for row in totals.to_dict("records")
+            ]
             lines += [
                 f"Mean absolute difference over {totals['num_cells'].iloc[0]} cells: "
-                f"{true}; with labels predicted again, {reread}.",
+                f"{'; '.join(words)}.",
                 "",
             ]
         present = set(stored.cells["method"])

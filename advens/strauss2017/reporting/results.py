@@ -12,8 +12,9 @@ import pandas as pd
 
 from advens import datasets
 from advens.strauss2017 import columns, constants, rows
-from advens.strauss2017.columns import Reading
-from advens.strauss2017.reporting.manifest import Record
+from advens.strauss2017.columns import LABEL_ALTERNATIVES
+from advens.strauss2017.readings import READINGS
+from advens.strauss2017.reporting.manifest import Record, reading_name
 
 # The paper's data sets come first on every page.
 DATASETS: Final = tuple(
@@ -23,9 +24,6 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "table2": rows.TABLE2_ROWS,
     "table4": rows.TABLE4_ROWS,
 }
-# The paper has one number where we have one for each reading of the labels, and it is
-# compared with both: docs/protocol.md, point 11.
-LABEL_READING: Final[Reading] = "repredicted_labels"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,11 +46,17 @@ class StoredTable:
 
     @property
     def scale(self) -> str:
-        """A sentence that says whether this is the paper's run or a reduced one."""
+        """Which reading this is, and whether it is the paper's run or a reduced one."""
+        reading = f"Reading *{reading_name(self.record)}*."
         if self.deviations:
             differences = ", ".join(self.deviations)
-            return f"**Reduced**: this run differs from the paper in {differences}."
-        return "At the paper's scale: everything that the paper states is kept."
+            return (
+                f"{reading} **Reduced**: this run differs from the paper in "
+                f"{differences}."
+            )
+        return (
+            f"{reading} At the paper's scale: everything that the paper states is kept."
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +68,8 @@ class Results:
         anomalies: the anomaly, by data set.
         sweeps: the choice of noise, by data set.
         atlases: the atlas of readings, by data set.
-        claims: as of `claims.judge_readings`; empty if there are none.
+        claims: the ledger, see `ledger.write_ledger`; empty if there is none.
+        other_readings: what lies in directories of the names of readings, by name.
     """
 
     tables: Mapping[tuple[str, str], StoredTable]
@@ -72,6 +77,7 @@ class Results:
     sweeps: Mapping[str, StoredTable]
     atlases: Mapping[str, StoredTable]
     claims: pd.DataFrame
+    other_readings: Mapping[str, "Results"]
 
 
 def read_results(results_dir: Path) -> Results:
@@ -100,6 +106,11 @@ def read_results(results_dir: Path) -> Results:
         sweeps={key: stored for key, stored in sweeps.items() if stored},
         atlases={key: stored for key, stored in atlases.items() if stored},
         claims=pd.concat(claims) if claims else pd.DataFrame(),
+        other_readings={
+            name: read_results(results_dir / name)
+            for name in READINGS
+            if (results_dir / name).is_dir()
+        },
     )
 
 
@@ -130,29 +141,32 @@ def differences(results: Results) -> pd.DataFrame:
 
     Returns:
         For each table and data set one row over all numbers that the paper has (attack
-        and column are `"all"`); one row with the columns of `LABEL_READING` in the
-        place of those that they read in another way (column `"all, repredicted"`);
-        then one row per attack and column.
+        and column are `"all"`); one row for each of `LABEL_ALTERNATIVES` in the table,
+        with its columns in the place of those that they read in another way (column
+        `"all, true labels"`, for example); then one row per attack and column.
     """
-    stand_ins = columns.read_otherwise(LABEL_READING)
     lines = []
     for (table, dataset), stored in results.tables.items():
         cells = beside_the_paper(stored.cells).dropna(subset="difference")
         if cells.empty:
             continue
-        paper = columns.paper_cells(table)
-        reread = {
-            (attack, stand_ins.get((attack, column), column))
-            for attack, column in paper
-        }
         keys = pd.Series(
             list(zip(cells["attack"], cells["column"], strict=True)), cells.index
         )
-        parts = [
-            (("all", "all"), cells[keys.isin(paper)]),
-            (("all", "all, repredicted"), cells[keys.isin(reread)]),
-        ]
-        either = cells[keys.isin(paper | reread)]
+        paper = columns.paper_cells(table)
+        parts = [(("all", "all"), cells[keys.isin(paper)])]
+        shown = set(paper)
+        for alternative in LABEL_ALTERNATIVES:
+            stand_ins = columns.stand_ins_of(alternative)
+            read = {
+                (attack, stand_ins.get((attack, column), column))
+                for attack, column in paper
+            }
+            if keys.isin(read - paper).any():
+                words = alternative.replace("_", " ")
+                parts.append((("all", f"all, {words}"), cells[keys.isin(read)]))
+                shown |= read
+        either = cells[keys.isin(shown)]
         for (attack, column), part in either.groupby(["attack", "column"], sort=False):
             parts.append(((str(attack), str(column)), part))
         for (attack, column), part in parts:
@@ -164,15 +178,61 @@ def differences(results: Results) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*names, "mean_absolute_difference"])
 
 
+def readings(results: Results, dataset: str) -> dict[str, Results]:
+    """Return the results of a data set in each reading, by its name."""
+    own = [
+        reading_name(stored.record)
+        for (_, name), stored in results.tables.items()
+        if name == dataset
+    ]
+    others = {
+        name: of_reading
+        for name, of_reading in results.other_readings.items()
+        if any(stored == dataset for _, stored in of_reading.tables)
+    }
+    return {**dict.fromkeys(own, results), **others}
+
+
+def distances(results: Results, dataset: str) -> dict[str, float]:
+    """Return mean absolute differences from the paper, by what they are over.
+
+    A reading is chosen on the first, if at all; the second and the third are held out
+    (docs/protocol.md, "How a reading is chosen"). NaN if there are no such cells.
+    """
+    parts = []
+    for table in columns.TABLES:
+        stored = results.tables.get((table, dataset))
+        cells = pd.DataFrame() if stored is None else stored.cells
+        if len(cells):
+            keys = zip(cells["attack"], cells["column"], strict=True)
+            paper = columns.paper_cells(table)
+            cells = cells[[key in paper for key in keys]].assign(table=table)
+        parts.append(cells)
+    cells = pd.concat(parts)
+    size = cells["difference"].abs()
+    table2 = cells["table"] == "table2"
+    chosen_on = table2 & (cells["method"] == rows.label("rand_ini"))
+    return {
+        "Table 2, Rand. Ini.": size[chosen_on].mean(),
+        "Table 2, other rows": size[table2 & ~chosen_on].mean(),
+        "Table 4": size[~table2].mean(),
+        "both tables": size.mean(),
+    }
+
+
 def beside_the_paper(cells: pd.DataFrame) -> pd.DataFrame:
-    """Set the paper's number beside the columns of `LABEL_READING`, too."""
-    reading_of = {
-        name: column.reading_of
+    """Set the paper's number beside the columns of `LABEL_ALTERNATIVES`, too.
+
+    The paper has one number where we have one for each way to read the labels:
+    docs/protocol.md, point 11.
+    """
+    alternative_to = {
+        name: column.alternative_to
         for name, column in columns.BY_NAME.items()
-        if column.reading == LABEL_READING
+        if column.alternative in LABEL_ALTERNATIVES
     }
     values = cells.set_index(["attack", "method", "column"])["paper"]
-    read = cells["column"].replace(reading_of)
+    read = cells["column"].replace(alternative_to)
     keys = zip(cells["attack"], cells["method"], read, strict=True)
     paper = np.array([values.get(key, np.nan) for key in keys])
     return cells.assign(paper=paper, difference=cells["accuracy"] - paper)

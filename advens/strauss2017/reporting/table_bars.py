@@ -12,14 +12,14 @@ from matplotlib.patheffects import withStroke
 from advens.strauss2017 import columns, rows
 from advens.strauss2017.reporting.figure_style import SMALL
 
-# The bars of the paper's Figure 2, and those of another reading, which are hatched:
+# The bars of the paper's Figure 2, and those of other labels, which are hatched:
 # attacked first.
 BARS: Final = tuple(
     sorted(
         (
             column
             for column in columns.TABLE2
-            if column.legend and (column.place is not None or column.reading)
+            if column.legend and (column.place is not None or column.alternative)
         ),
         key=lambda column: column.gradient is None,
     )
@@ -70,11 +70,11 @@ def draw_bars(ax: Axes, cells: pd.DataFrame, attack: str) -> None:
         ax=ax,
     )
     by_cell = cells.set_index(["column", "method"])
-    stand_ins = columns.read_otherwise("exact_gradients")
+    stand_ins = columns.stand_ins_of("exact_gradients")
     for column, bars in zip(drawn, list(ax.containers), strict=True):
         bars.set_label(column.legend)
         x = np.array([bar.get_x() + bar.get_width() / 2 for bar in bars])
-        if column.reading:
+        if column.alternative:
             for bar in bars:
                 bar.set_hatch("//////")
         # A method without this column has no bar.
@@ -98,7 +98,7 @@ def draw_bars(ax: Axes, cells: pd.DataFrame, attack: str) -> None:
 
 def _bar_colors() -> dict[str, object]:
     """Return the colour of each column's bars; hatched ones are white."""
-    filled = [column.name for column in BARS if not column.reading]
+    filled = [column.name for column in BARS if not column.alternative]
     steps = np.linspace(0, 1, len(filled))
     lightness = np.interp(steps, np.linspace(0, 1, len(_LIGHTNESS)), _LIGHTNESS)
     colors: dict[str, object] = {column.name: "white" for column in BARS}

@@ -15,7 +15,7 @@ from advens import datasets
 from advens.attacks.threat import Attack, LabelMode
 from advens.strauss2017 import columns
 from advens.strauss2017.cells import AnomalyPoint, unpack_cells
-from advens.strauss2017.claims import judge_readings
+from advens.strauss2017.claims import judge_alternatives
 from advens.strauss2017.reporting import ledger, results, tables
 from advens.strauss2017.reporting.anomaly_report import anomaly_frame
 from advens.strauss2017.reporting.noise_report import noise_frame
@@ -113,7 +113,7 @@ def test_noise_sweep(committed):
 
 def test_claims(committed, tmp_path):
     cells, notes = ledger.read_cells(committed)
-    ledger.write_ledger(judge_readings(cells), notes, out_dir=tmp_path)
+    ledger.write_ledger(judge_alternatives(cells), notes, out_dir=tmp_path)
     for name in ("claims.csv", "claims.md"):
         assert (tmp_path / name).read_text() == (committed / name).read_text(), name
 
