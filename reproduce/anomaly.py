@@ -18,10 +18,11 @@ import run_flags
 import script
 from advens.strauss2017 import columns, constants, rows
 from advens.strauss2017.settings import MAX_NUM_STEPS
+from result_flags import FIGURES_DIR
 from run_flags import FLAGS, directory
 
 flags.adopt_module_key_flags(run_flags)  # for --help
-flags.declare_key_flag("figures_dir")
+flags.declare_key_flag(FIGURES_DIR.name)
 _METHOD = flags.DEFINE_string(
     "method", rows.TABLE2_ROWS[0], "The ensemble, as a row of table4.py."
 )

@@ -16,6 +16,7 @@ import records
 import run_flags
 import script
 from advens.strauss2017 import constants
+from result_flags import FIGURES_DIR
 from run_flags import FLAGS, directory
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from advens.strauss2017.run import Run
 
 flags.adopt_module_key_flags(run_flags)  # for --help
-flags.declare_key_flag("figures_dir")
+flags.declare_key_flag(FIGURES_DIR.name)
 _EVERY = flags.DEFINE_integer(
     "every", None, "Attack every n-th test image; default: 5, of the digits 1.", 1
 )
@@ -69,6 +70,7 @@ def _write(run: "Run", points: Sequence["AtlasPoint"]) -> None:
         figures_dir = directory("figures_dir")
         paths += figure_style.save_figure(figure, out_dir=figures_dir, name=name)
         script.console().print(atlas_report.terminal_atlas(readings, title=name))
+        script.console().print(atlas_report.verdict(readings))
     script.print_written(paths)
 
 

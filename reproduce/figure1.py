@@ -9,11 +9,11 @@ from absl import flags
 
 import run_flags
 import script
-from result_flags import DATASETS
+from result_flags import DATASETS, FIGURES_DIR
 
 flags.adopt_module_key_flags(run_flags)  # for --help
-flags.declare_key_flag("datasets")
-flags.declare_key_flag("figures_dir")
+flags.declare_key_flag(DATASETS.name)
+flags.declare_key_flag(FIGURES_DIR.name)
 
 
 def figure1() -> None:

@@ -67,22 +67,19 @@ def first_stage(dataset: str) -> list[Training]:
     return [Training(logits, n) for logits in get_args(Logits) for n in (32, 64, 128)]
 
 
-def second_stage(dataset: str, best: Sequence[Training]) -> list[Training]:
-    """Return the other optimizers, with the logits and batch sizes of the best.
+def second_stage(dataset: str, training: Training) -> list[Training]:
+    """Return the other optimizers, with a training's logits and batch size.
 
     CIFAR-10's first stage has all its optimizers.
     """
     if dataset == "cifar10":
         return []
-    trainings = []
-    for training in best:
-        network = training.logits, training.batch_size
-        trainings += [
-            Training(*network, "adadelta", 1.0),
-            Training(*network, "rmsprop", 1e-3),
-            sgd(dataset, *network),
-        ]
-    return list(dict.fromkeys(trainings))
+    network = training.logits, training.batch_size
+    return [
+        Training(*network, "adadelta", 1.0),
+        Training(*network, "rmsprop", 1e-3),
+        sgd(dataset, *network),
+    ]
 
 
 def measure_atlas(
@@ -120,10 +117,10 @@ def measure_atlas(
     measure(first, first_stage(name), boxes)
     if name not in constants.TABLE2:
         return points
-    others = second_stage(name, [training for training, _ in best(2)])
-    measure(first, others, boxes)
+    for training, box in best(2):
+        measure(first, second_stage(name, training), [box])
     second = dataclasses.replace(run, num_members=num_new, seed=run.seed + 1)
-    for training, box in best(3):
+    for training, box in best(atlas_choice.NUM_REPEATED):
         measure(second, [training], [box])
     return points
 

@@ -24,6 +24,9 @@ DRAW: Final = (*READING, "num_members", "seed")
 # `"distance"`, `"restarts"` and `"lost_classes"`.
 Judged: TypeAlias = Mapping[str, Any]
 
+# So many readings are trained again, with new members.
+NUM_REPEATED: Final = 3
+
 # Labels whose cells differ by less count as equal; then these are taken.
 _EQUAL_LABELS: Final = 0.01
 _PREFERRED_LABELS: Final = "predicted"
@@ -130,14 +133,24 @@ def departures(reading: Judged) -> int:
     return count + (0 if at_defaults else 1)
 
 
-def winner(first_draw: Sequence[Judged], second_draw: Sequence[Judged]) -> Judged:
-    """Return the reading that wins, by the rule.
+def winner(readings: Sequence[Judged]) -> Judged | None:
+    """Return the reading that wins, by the rule, as of the second draw of members.
 
     Args:
-        first_draw: the readings in the first draw of members.
-        second_draw: the best of them in the second draw.
+        readings: as of `distances`, with both draws.
+
+    Returns:
+        The reading; None while the second draw is not complete.
     """
-    earlier = {_key(reading): reading["distance"] for reading in first_draw}
+    first_seed = min((reading["seed"] for reading in readings), default=0)
+    second_draw = [reading for reading in readings if reading["seed"] != first_seed]
+    if len(second_draw) < NUM_REPEATED:
+        return None
+    earlier = {
+        _key(reading): reading["distance"]
+        for reading in readings
+        if reading["seed"] == first_seed
+    }
     changes = [abs(r["distance"] - earlier[_key(r)]) for r in second_draw]
     limit = min(r["distance"] for r in second_draw) + max(changes)
     equal = [reading for reading in second_draw if reading["distance"] < limit]

@@ -86,6 +86,25 @@ class AtlasPoint:
     cell: Cell
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class DefensePoint:
+    """A cell of Table 4 under some answers to its open points.
+
+    Attributes:
+        answers: the attributes of `Settings` that were tried, by name.
+        cell: the cell.
+    """
+
+    answers: Mapping[str, object]
+    cell: Cell
+
+    @property
+    def to_pack(self) -> Cell:
+        """The cell under a name that tells it from all others."""
+        values = "-".join(map(str, self.answers.values()))
+        return dataclasses.replace(self.cell, column=f"{self.cell.column}-{values}")
+
+
 def pack_cells(cells: Sequence[Cell], y_test: Labels) -> dict[str, np.ndarray]:
     """Turn cells into arrays of one bit per answer; `unpack_cells` is the way back.
 

@@ -119,13 +119,17 @@ def test_departures_from_the_usage_of_2017(changes, count):
 
 
 def judged(distance, **changes):
-    return {**READING, **changes, "distance": distance}
+    return {**READING, "seed": 0, **changes, "distance": distance}
 
 
 def test_of_readings_that_count_as_equal_the_usual_one_wins():
     first = [judged(0.05), judged(0.03, batch_size=64), judged(0.04, logits="relu")]
     # The largest change is .02: only what is less than .02 behind counts as equal.
-    second = [judged(0.035), judged(0.02, batch_size=64), judged(0.02, logits="relu")]
-    assert winner(first, second) == second[0]
-    second = [judged(0.041), judged(0.02, batch_size=64), judged(0.025, logits="relu")]
-    assert winner(first, second) == second[1]
+    for distances_again, best in (((0.035, 0.02, 0.02), 0), ((0.041, 0.02, 0.025), 1)):
+        second = [
+            {**reading, "distance": distance, "seed": 1}
+            for reading, distance in zip(first, distances_again, strict=True)
+        ]
+        assert winner([*second, *first]) == second[best]
+        assert winner([*second[:2], *first]) is None
+    assert winner([]) is None

@@ -32,6 +32,22 @@ def terminal_atlas(readings: Sequence[Judged], *, title: str) -> Table:
     return table
 
 
+def verdict(readings: Sequence[Judged]) -> str:
+    """Return which reading wins, with its labels, as a sentence.
+
+    Args:
+        readings: as of `atlas_choice.distances`.
+    """
+    chosen = atlas_choice.winner(readings)
+    if chosen is None:
+        return "The rule chooses no reading before its second draw is complete."
+    labels = ", ".join(f"{name} {chosen[name]}" for name in LABELS)
+    return (
+        f"By the rule the reading {reading_name(chosen)} wins, with a distance of "
+        f"{chosen['distance']:.4f} in the second draw and the labels {labels}."
+    )
+
+
 @style.context(dict(STYLE))
 def atlas_figure(atlas: pd.DataFrame, readings: Sequence[Judged]) -> Figure:
     """Draw the differences from the paper: one row per reading, one column per cell.

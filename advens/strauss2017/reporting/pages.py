@@ -13,6 +13,7 @@ from advens.strauss2017.reporting.result_sections import (
     anomaly_section,
     atlas_section,
     claims_section,
+    defense_points_section,
     noise_section,
     readings_section,
 )
@@ -202,6 +203,9 @@ def details(results: Results) -> str:
     for dataset, stored in results.atlases.items():
         title = f"### The atlas of readings on {dataset_title(dataset)}"
         lines += [title, "", *atlas_section(stored), ""]
+    for dataset, stored in results.defense_points.items():
+        title = f"### Table 4's open points on {dataset_title(dataset)}"
+        lines += [title, "", *defense_points_section(stored), ""]
     for (table, dataset), stored in results.tables.items():
         title = f"### {table_title(table)} on {dataset_title(dataset)}, cell by cell"
         lines += [title, "", stored.scale, "", *every_cell(stored.cells), ""]

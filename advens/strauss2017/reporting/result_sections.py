@@ -6,6 +6,8 @@ from advens.strauss2017 import atlas_choice, columns, constants, rows
 from advens.strauss2017.atlas_choice import reading_name
 from advens.strauss2017.claims import NOT_REPRODUCED, VERDICTS
 from advens.strauss2017.readings import LABELS
+from advens.strauss2017.reporting.atlas_report import verdict
+from advens.strauss2017.reporting.points_report import answer_means
 from advens.strauss2017.reporting.result_tables import (
     NOTHING,
     dataset_title,
@@ -162,7 +164,8 @@ def atlas_section(stored: StoredTable) -> list[str]:
         for reading in atlas_choice.distances(stored.cells, loss="exact")
     }
     lines = []
-    for reading in atlas_choice.distances(stored.cells):
+    readings = atlas_choice.distances(stored.cells)
+    for reading in readings:
         key = tuple(reading[name] for name in atlas_choice.DRAW)
         lines.append(
             [
@@ -187,6 +190,29 @@ def atlas_section(stored: StoredTable) -> list[str]:
         f"the eight numbers of Rand. Ini. in Table 2, on {num_images} test images. The "
         "labels of each attack and gradient are those nearest to the paper "
         '([protocol.md](protocol.md), "How a reading is chosen").',
+        "",
+        *markdown_table(header, lines),
+        "",
+        verdict(readings),
+    ]
+
+
+def defense_points_section(stored: StoredTable) -> list[str]:
+    """Return the accuracy of Table 4's cells under each answer to its open points.
+
+    Args:
+        stored: what the script of the open points wrote on a data set.
+    """
+    means = answer_means(stored.cells)
+    shown = means[means["column"].isin(["no_attack", "fgsm", "bim"])]
+    lines = [
+        [value if isinstance(value, str) else number(value) for value in row]
+        for row in shown.itertuples(index=False)
+    ]
+    header = [str(name).replace("_", " ") for name in means.columns]
+    return [
+        "Accuracy under each answer, averaged over the answers to the other points; a "
+        f"dash where a point does not matter. Nothing is chosen on it. {stored.scale}",
         "",
         *markdown_table(header, lines),
     ]

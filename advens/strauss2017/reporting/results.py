@@ -68,6 +68,7 @@ class Results:
         anomalies: the anomaly, by data set.
         sweeps: the choice of noise, by data set.
         atlases: the atlas of readings, by data set.
+        defense_points: the open points of Table 4, by data set.
         claims: the ledger, see `ledger.write_ledger`; empty if there is none.
         other_readings: what lies in directories of the names of readings, by name.
     """
@@ -76,6 +77,7 @@ class Results:
     anomalies: Mapping[str, StoredTable]
     sweeps: Mapping[str, StoredTable]
     atlases: Mapping[str, StoredTable]
+    defense_points: Mapping[str, StoredTable]
     claims: pd.DataFrame
     other_readings: Mapping[str, "Results"]
 
@@ -96,15 +98,18 @@ def read_results(results_dir: Path) -> Results:
         (table, dataset): _read(results_dir, table, dataset, "_cells.csv")
         for dataset, table in itertools.product(DATASETS, columns.TABLES)
     }
-    anomalies = {name: _read(results_dir, "anomaly", name) for name in DATASETS}
-    sweeps = {name: _read(results_dir, "noise_sweep", name) for name in DATASETS}
-    atlases = {name: _read(results_dir, "atlas", name) for name in DATASETS}
+
+    def by_dataset(script: str) -> dict[str, StoredTable]:
+        stored = {name: _read(results_dir, script, name) for name in DATASETS}
+        return {name: table for name, table in stored.items() if table}
+
     claims = [pd.read_csv(path) for path in sorted(results_dir.glob("claims*.csv"))]
     return Results(
         tables={key: stored for key, stored in tables.items() if stored},
-        anomalies={key: stored for key, stored in anomalies.items() if stored},
-        sweeps={key: stored for key, stored in sweeps.items() if stored},
-        atlases={key: stored for key, stored in atlases.items() if stored},
+        anomalies=by_dataset("anomaly"),
+        sweeps=by_dataset("noise_sweep"),
+        atlases=by_dataset("atlas"),
+        defense_points=by_dataset("defense_points"),
         claims=pd.concat(claims) if claims else pd.DataFrame(),
         other_readings={
             name: read_results(results_dir / name)

@@ -25,7 +25,7 @@ MANIFEST = {
     "lost_classes": {"bagging": [3, 1, 0]},
     "attacks": [{"name": "BIM", "num_steps": 2}],
 }
-NOTHING = Results({}, {}, {}, {}, pd.DataFrame(), {})
+NOTHING = Results({}, {}, {}, {}, {}, pd.DataFrame(), {})
 
 
 def cell(dataset, attack, row, column, accuracy, zero=None):
