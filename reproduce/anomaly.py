@@ -15,11 +15,13 @@ from absl import flags
 
 import records
 import run_flags
+import runs
 import script
 from advens.strauss2017 import columns, constants, rows
 from advens.strauss2017.settings import MAX_NUM_STEPS
 from result_flags import FIGURES_DIR
-from run_flags import FLAGS, directory
+from run_flags import FLAGS
+from runs import directory
 
 flags.adopt_module_key_flags(run_flags)  # for --help
 flags.declare_key_flag(FIGURES_DIR.name)
@@ -54,7 +56,7 @@ def anomaly() -> None:
 
     figures_dir = directory("figures_dir")
     script.check_writable("figures_dir", figures_dir)
-    run = run_flags.make_run(test_images=test_images)
+    run = runs.make_run(test_images=test_images)
     points = measure_anomaly(
         run,
         _METHOD.value,

@@ -14,10 +14,12 @@ from absl import flags
 
 import records
 import run_flags
+import runs
 import script
 from advens.strauss2017 import constants
 from result_flags import FIGURES_DIR
-from run_flags import FLAGS, directory
+from run_flags import FLAGS
+from runs import directory
 
 if TYPE_CHECKING:
     from advens.strauss2017.cells import AtlasPoint
@@ -43,7 +45,7 @@ def atlas() -> None:
     from advens.strauss2017.atlas import measure_atlas
 
     script.check_writable("figures_dir", directory("figures_dir"))
-    run = run_flags.make_run()
+    run = runs.make_run()
     every = _EVERY.value or (5 if FLAGS.dataset in constants.TABLE2 else 1)
     run.dataset = run.dataset.every_test_image(every)
     measure_atlas(run, after_reading=lambda points: _write(run, points))

@@ -15,8 +15,10 @@ from absl import flags
 
 import records
 import run_flags
+import runs
 import script
-from run_flags import FLAGS, directory
+from run_flags import FLAGS
+from runs import directory
 
 if TYPE_CHECKING:
     from advens.strauss2017.cells import DefensePoint
@@ -32,7 +34,7 @@ def defense_points() -> None:
     num_members = FLAGS.num_members
     if FLAGS["num_members"].using_default_value:
         num_members = NUM_MEMBERS
-    run = run_flags.make_run(num_members=num_members)
+    run = runs.make_run(num_members=num_members)
     measure_points(run, after_combination=lambda points: _write(run, points))
 
 

@@ -8,6 +8,7 @@ first member of Rand. Ini. in Table 2, from the store if it is there.
 from absl import flags
 
 import run_flags
+import runs
 import script
 from result_flags import DATASETS, FIGURES_DIR
 
@@ -22,11 +23,11 @@ def figure1() -> None:
     from advens.strauss2017.reporting import figure_style, figures
 
     names = dict.fromkeys(DATASETS.value or [run_flags.FLAGS.dataset])
-    out_dir = run_flags.directory("figures_dir", *names)
+    out_dir = runs.directory("figures_dir", *names)
     script.check_writable("figures_dir", out_dir)
     # All runs first: whatever is wrong with the flags is found before any training.
-    runs = [run_flags.make_run(dataset=name, out_dir=out_dir) for name in names]
-    examples = [figure1_examples(run) for run in runs]
+    each_run = [runs.make_run(dataset=name, out_dir=out_dir) for name in names]
+    examples = [figure1_examples(run) for run in each_run]
     figure = figures.figure1(examples)
     paths = figure_style.save_figure(figure, out_dir=out_dir, name="figure1")
     for of_dataset in examples:

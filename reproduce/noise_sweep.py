@@ -10,8 +10,10 @@ from absl import flags
 
 import records
 import run_flags
+import runs
 import script
-from run_flags import FLAGS, directory
+from run_flags import FLAGS
+from runs import directory
 
 flags.adopt_module_key_flags(run_flags)  # for --help
 _NOISE_STDS = flags.DEFINE_list(
@@ -41,7 +43,7 @@ def noise_sweep() -> None:
     from advens.strauss2017.reporting import noise_report
     from advens.strauss2017.reporting.tables import write_frame
 
-    run = run_flags.make_run(num_members=num_members)
+    run = runs.make_run(num_members=num_members)
     cells = measure_noise(run, noise_stds)
     frame = noise_report.noise_frame(cells)
     name = f"noise_sweep_{run.dataset.name}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import script
 from advens.strauss2017 import constants
 from advens.strauss2017.readings import columns_read
-from run_flags import Values, all_values, directory
+from runs import Values, all_values, directory
 
 if TYPE_CHECKING:
     from advens.strauss2017.cells import Cell
@@ -31,7 +31,7 @@ def record(
 
     Args:
         run: the run.
-        overrides: values that took the place of flags, see `run_flags.make_run`.
+        overrides: values that took the place of flags, see `runs.make_run`.
         earlier: the manifest that this one will replace. It tells how long the work
             took that this run found done.
     """

@@ -1,17 +1,13 @@
-"""The flags of the scripts that train and attack, and the run that they describe.
+"""The flags of the scripts that train and attack.
 
 Their defaults are the paper's values or, where the paper is silent, those of a reading.
 A default of None stands for such a value, or for what is said with the flag.
 """
 
-import dataclasses
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args
+from typing import Final, get_args
 
 from absl import flags
 
-import script
 from advens import datasets
 from advens.attacks.threat import LabelMode
 from advens.models.architecture import Logits
@@ -19,9 +15,6 @@ from advens.strauss2017 import constants
 from advens.strauss2017.readings import DEFAULT, LABELS, READINGS
 from advens.strauss2017.settings import SEED, Settings
 from advens.training.recipe import Precision
-
-if TYPE_CHECKING:
-    from advens.strauss2017.run import Run
 
 FLAGS: Final = flags.FLAGS
 
@@ -100,70 +93,3 @@ flags.DEFINE_enum(
     get_args(Precision),
     "Precision of the training; attacks are always float32.",
 )
-
-# The values of flags, by name: whatever the parser of a flag returns.
-Values: TypeAlias = dict[str, Any]
-
-# A flag that sets an attribute of `Settings` is called like the attribute.
-_SETTINGS: Final = [field.name for field in dataclasses.fields(Settings)]
-_MODULES: Final = {path.stem for path in Path(__file__).parent.glob("*.py")}
-
-
-def all_values() -> Values:
-    """Return the values of all flags of the scripts, without those of any library."""
-    modules = FLAGS.flags_by_module_dict()
-    # The script that was started is known by its path.
-    ours = [name for name in modules if name in _MODULES or name == sys.argv[0]]
-    return {flag.name: flag.value for name in ours for flag in modules[name]}
-
-
-def directory(flag: str, *dataset_names: str) -> Path:
-    """Return the directory of `out_dir` or `figures_dir`, see `reading`."""
-    path = Path(str(FLAGS[flag].value))
-    given = not FLAGS[flag].using_default_value
-    usual = all(
-        READINGS[FLAGS.reading][name] == READINGS[DEFAULT][name]
-        for name in dataset_names or [FLAGS.dataset]
-    )
-    return path if given or usual else path / FLAGS.reading
-
-
-def make_run(**overrides: Any) -> "Run":
-    """Return the run that the flags describe. Bad values are found here.
-
-    Args:
-        **overrides: values that take the place of the flags' values, by name.
-    """
-    from advens import process
-    from advens.progress import Bars
-    from advens.storage.store import Store
-    from advens.strauss2017.run import Run
-
-    values = all_values() | overrides
-
-    def chosen(*names: str) -> Values:
-        return {name: values[name] for name in names if values.get(name) is not None}
-
-    reading = READINGS[values["reading"]][values["dataset"]]
-    settings = reading.training(**chosen(*_SETTINGS))
-    labels = {
-        name: values[f"{name}_labels"] or usual
-        for name, usual in reading.labels.items()
-    }
-    attacks = reading.attacks(
-        **chosen("dataset", "box", "fgsm_eps", "bim_eps"),
-        **chosen("bim_step_size", "bim_num_steps"),
-    )
-    script.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
-    dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
-    process.keep_memory()
-    return Run(
-        dataset=dataset.subset(values["train_images"], values["test_images"]),
-        settings=settings,
-        attacks=attacks,
-        reading=reading,
-        labels=labels,
-        store=Store(values["work_dir"]),
-        bars=Bars(show=True),
-        **chosen("num_members", "seed", "n_jobs", "stack"),
-    )

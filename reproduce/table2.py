@@ -8,6 +8,7 @@ from absl import flags
 
 import records
 import run_flags
+import runs
 import script
 from advens.strauss2017.rows import TABLE2_ROWS
 
@@ -28,7 +29,7 @@ def table2() -> None:
 
     from advens.strauss2017 import experiments
 
-    run = run_flags.make_run()
+    run = runs.make_run()
     records.check_replaces("table2", run, "methods")
     records.publish("table2", run, experiments.table2(run, methods))
 

@@ -10,6 +10,7 @@ from absl import flags
 
 import records
 import run_flags
+import runs
 import script
 from advens.defenses.settings import DistillationFormula, PerturbationLabels
 from advens.strauss2017 import rows
@@ -60,7 +61,7 @@ def table4() -> None:
 
     from advens.strauss2017 import experiments
 
-    run = run_flags.make_run()
+    run = runs.make_run()
     records.check_replaces("table4", run, "rows")
     cells = experiments.table4(run, names, num_singles=_NUM_SINGLES.value)
     records.publish("table4", run, cells)

@@ -1,0 +1,82 @@
+"""The run that the flags of a script describe, and where its files belong."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import script
+from advens import datasets
+from advens.strauss2017.readings import DEFAULT, READINGS
+from advens.strauss2017.settings import Settings
+from run_flags import FLAGS
+
+if TYPE_CHECKING:
+    from advens.strauss2017.run import Run
+
+# The values of flags, by name: whatever the parser of a flag returns.
+Values: TypeAlias = dict[str, Any]
+
+# A flag that sets an attribute of `Settings` is called like the attribute.
+_SETTINGS: Final = [field.name for field in dataclasses.fields(Settings)]
+_MODULES: Final = {path.stem for path in Path(__file__).parent.glob("*.py")}
+
+
+def all_values() -> Values:
+    """Return the values of all flags of the scripts, without those of any library."""
+    modules = FLAGS.flags_by_module_dict()
+    # The script that was started is known by its path.
+    ours = [name for name in modules if name in _MODULES or name == sys.argv[0]]
+    return {flag.name: flag.value for name in ours for flag in modules[name]}
+
+
+def directory(flag: str, *dataset_names: str) -> Path:
+    """Return the directory of `out_dir` or `figures_dir`, see `reading`."""
+    path = Path(str(FLAGS[flag].value))
+    given = not FLAGS[flag].using_default_value
+    usual = all(
+        READINGS[FLAGS.reading][name] == READINGS[DEFAULT][name]
+        for name in dataset_names or [FLAGS.dataset]
+    )
+    return path if given or usual else path / FLAGS.reading
+
+
+def make_run(**overrides: Any) -> "Run":
+    """Return the run that the flags describe. Bad values are found here.
+
+    Args:
+        **overrides: values that take the place of the flags' values, by name.
+    """
+    from advens import process
+    from advens.progress import Bars
+    from advens.storage.store import Store
+    from advens.strauss2017.run import Run
+
+    values = all_values() | overrides
+
+    def chosen(*names: str) -> Values:
+        return {name: values[name] for name in names if values.get(name) is not None}
+
+    reading = READINGS[values["reading"]][values["dataset"]]
+    settings = reading.training(**chosen(*_SETTINGS))
+    labels = {
+        name: values[f"{name}_labels"] or usual
+        for name, usual in reading.labels.items()
+    }
+    attacks = reading.attacks(
+        **chosen("dataset", "box", "fgsm_eps", "bim_eps"),
+        **chosen("bim_step_size", "bim_num_steps"),
+    )
+    script.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
+    dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
+    process.keep_memory()
+    return Run(
+        dataset=dataset.subset(values["train_images"], values["test_images"]),
+        settings=settings,
+        attacks=attacks,
+        reading=reading,
+        labels=labels,
+        store=Store(values["work_dir"]),
+        bars=Bars(show=True),
+        **chosen("num_members", "seed", "n_jobs", "stack"),
+    )
