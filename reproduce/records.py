@@ -83,11 +83,11 @@ def check_replaces(name: str, run: "Run", rows: str) -> None:
     missing = sorted(set(earlier["flags"][rows]) - set(all_values()[rows]))
     losses = reduced + [f"no {row}" for row in missing]
     if reading != run.reading.name:
-        losses.append(f"reading {run.reading.name!r} for {reading!r}")
+        losses.append(f"reading {run.reading.name}, not {reading}")
     if losses:
         raise ValueError(
             f"`out_dir` must be another directory: {manifest_path(name, run)} would be "
-            f"replaced by another table ({', '.join(losses)}). Received: "
+            f"replaced by a lesser or another table ({', '.join(losses)}). Received: "
             f"out_dir={str(directory('out_dir', run.dataset.name))!r}"
         )
 

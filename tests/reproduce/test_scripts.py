@@ -15,8 +15,9 @@ import noise_sweep
 import table2
 import table4
 from advens import datasets
-from advens.strauss2017 import columns, run
+from advens.strauss2017 import run
 from advens.strauss2017.cells import unpack_cells
+from advens.strauss2017.readings import PRINTED, columns_read
 from advens.training.members import default_jobs
 
 REDUCED = (
@@ -60,16 +61,23 @@ def test_a_second_run_keeps_the_times_of_the_first(call):
 
 
 @pytest.mark.parametrize(
-    ("script", "flag", "losses", "differs"),
+    ("script", "flag", "losses", "earlier"),
     [
-        (table2.table2, "--methods=bagging,mix_mod", "no rand_ini", []),
-        (table4.table4, "--rows=bagging", "no rand_ini", []),
-        (table2.table2, "--num_members=2", "num_members=2", []),
-        (table2.table2, "--methods=mix_mod", "no bagging, no rand_ini", ["epochs=1"]),
+        (table2.table2, "--methods=bagging,mix_mod", "no rand_ini", {}),
+        (table4.table4, "--rows=bagging", "no rand_ini", {}),
+        (table2.table2, "--num_members=2", "num_members=2", {}),
+        (
+            *(table2.table2, "--methods=mix_mod", "no bagging, no rand_ini"),
+            {"differs_from_the_paper": ["epochs=1"]},
+        ),
+        (
+            *(table2.table2, "--reading=printed", "reading printed, not other"),
+            {"reading": {"name": "other"}},
+        ),
     ],
 )
-def test_no_lesser_table_replaces_a_table(
-    call, monkeypatch, script, flag, losses, differs
+def test_no_lesser_or_other_table_replaces_a_table(
+    call, monkeypatch, script, flag, losses, earlier
 ):
     name = script.__name__
     monkeypatch.setattr(run.Run, "train", None)
@@ -84,7 +92,7 @@ def test_no_lesser_table_replaces_a_table(
     np.savez("mnist.npz", **fake)
     rows = ["rand_ini", "bagging"]
     flags = {"methods": rows, "rows": rows}
-    record = {"differs_from_the_paper": differs, "flags": flags}
+    record = {"differs_from_the_paper": [], "flags": flags, **earlier}
     path = Path(f"results/{name}_mnist.json")
     path.parent.mkdir()
     path.write_text(json.dumps(record))
@@ -92,7 +100,7 @@ def test_no_lesser_table_replaces_a_table(
         call(script, "--dataset=mnist", "--data_dir=.", flag)
     assert str(error.value) == (
         f"`out_dir` must be another directory: {path} would be replaced by a lesser "
-        f"table ({losses}). Received: out_dir='results'"
+        f"or another table ({losses}). Received: out_dir='results'"
     )
     assert json.loads(path.read_text()) == record
 
@@ -101,19 +109,23 @@ def test_table2_writes_and_prints(call, capsys):
     call(table2.table2, *REDUCED, "--methods=bagging,rand_ini")
     printed = capsys.readouterr().out
     frame = pd.read_csv("results/table2_digits.csv")
-    names = [column.name for column in columns.TABLE2]
+    table = columns_read("table2", PRINTED.labels)
+    names = [column.name for column in table]
     assert list(frame.columns) == ["attack", "method", *names]
     assert list(frame["method"]) == ["Rand. Ini.", "Bagging"] * 2
     assert f"{frame['grad1_single'][0]:.4f}" in printed
-    assert "Table 2 on digits (epochs=1, num_members=2, BIM num_steps=3" in printed
-    for column in columns.TABLE2:
+    assert (
+        "Table 2 on digits, reading 'printed' (epochs=1, num_members=2, BIM num_steps=3"
+        in printed
+    )
+    for column in table:
         assert f"{column.name}: {column.meaning}\n" in printed
     assert "wrote results/table2_digits.csv\n" in printed
     cells = pd.read_csv("results/table2_digits_cells.csv")
     assert len(cells) == 4 * len(names)
     record = json.loads(Path("results/table2_digits.json").read_text())
     assert list(record) == [
-        *("command", "versions", "hardware", "flags", "settings", "attacks"),
+        *("command", "versions", "hardware", "flags", "reading", "settings", "attacks"),
         *("differs_from_the_paper", "seeds", "data", "restarts", "lost_classes"),
         "seconds_per_stage",
     ]
@@ -123,6 +135,7 @@ def test_table2_writes_and_prints(call, capsys):
     assert record["flags"]["n_jobs"] == default_jobs()
     assert record["flags"]["methods"] == ["bagging", "rand_ini"]
     assert not [name for name in record["flags"] if "verbosity" in name]
+    assert record["reading"]["name"] == "printed"
     assert record["settings"]["noise_std"] == 0.3
     assert [attack["name"] for attack in record["attacks"]] == ["FGSM", "BIM"]
     assert len(record["seeds"]["members"]) == 2
@@ -133,11 +146,22 @@ def test_table2_writes_and_prints(call, capsys):
     assert len(record["differs_from_the_paper"]) == 5
 
 
+def test_labels_of_the_columns_are_flags(call, capsys):
+    flags = ["--methods=rand_ini", "--bim_grad2_labels=repredicted"]
+    call(table2.table2, *REDUCED, *flags)
+    frame = pd.read_csv("results/table2_digits.csv")
+    assert "grad2_ensemble_true" in frame
+    assert "grad2_ensemble_repredicted" not in frame
+    record = json.loads(Path("results/table2_digits.json").read_text())
+    assert record["reading"]["labels"]["bim_grad2"] == "repredicted"
+    assert "bim_grad2_labels=repredicted" in record["differs_from_the_paper"]
+
+
 def test_table4_writes(call, capsys):
     rows = "--rows=adv_train,gauss_noise+def_dist"
     call(table4.table4, *REDUCED, rows, "--rho=0.25", "--distillation=papernot")
     frame = pd.read_csv("results/table4_digits.csv")
-    names = [column.name for column in columns.TABLE4]
+    names = [column.name for column in columns_read("table4", PRINTED.labels)]
     assert list(frame.columns) == ["method", *names]
     assert list(frame["method"]) == ["Adv. Train.", "Gauss Noise + Def. Dist."]
     assert "rho=0.25, distillation=papernot" in capsys.readouterr().out
