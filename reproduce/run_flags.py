@@ -30,6 +30,15 @@ flags.DEFINE_string(
     "advens-work",
     "Directory of trained members and outcomes, from which a run is resumed.",
 )
+flags.DEFINE_string(
+    "export",
+    None,
+    "Directory to which the outcomes are copied at the end; another machine makes the "
+    "same tables from them.",
+)
+flags.DEFINE_string(
+    "import", None, "Directory of exported outcomes, taken into work_dir at the start."
+)
 flags.DEFINE_string("out_dir", "results", "Directory of the tables.")
 flags.DEFINE_enum(
     "reading",

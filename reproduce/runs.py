@@ -70,13 +70,16 @@ def make_run(**overrides: Any) -> "Run":
     script.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
     dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
     process.keep_memory()
+    store = Store(values["work_dir"])
+    if values["import"]:
+        store.take_in(values["import"])
     return Run(
         dataset=dataset.subset(values["train_images"], values["test_images"]),
         settings=settings,
         attacks=attacks,
         reading=reading,
         labels=labels,
-        store=Store(values["work_dir"]),
+        store=store,
         bars=Bars(show=True),
         **chosen("num_members", "seed", "n_jobs", "stack"),
     )

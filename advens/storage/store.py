@@ -11,7 +11,6 @@ store at the same time: at worst, two of them make the same artefact.
 
 import contextlib
 import hashlib
-import io
 import json
 import operator
 import os
@@ -19,20 +18,19 @@ import re
 import time
 import uuid
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from advens.storage.files import TEMPORARY, atomic, explained
+from advens.storage.npz import Arrays, read_npz, write_npz
 
 SCHEMA: Final = 1  # Raise it when the meaning of an artefact changes.
 
 # What an artefact is made from, as far as JSON can hold it.
 Spec: TypeAlias = Mapping[str, object]
-Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 _STALE_SECONDS: Final = 24 * 60 * 60
 
@@ -145,6 +143,41 @@ class Store:
         """Return whether a file of the artefact's name exists; it may be damaged."""
         return self._path(kind, spec, None).is_file()
 
+    def export(self, kind: str, spec: Spec, directory: str | os.PathLike[str]) -> None:
+        """Copy an artefact, whole or not at all, to where `take_in` finds it.
+
+        Raises:
+            LookupError: if there is no whole artefact.
+        """
+        if self.load(kind, spec) is None:
+            raise LookupError(f"{self.root} does not hold {kind} {digest(spec)}")
+        path = self._path(kind, spec, None)
+        with atomic(Path(directory) / kind / path.name) as handle:
+            handle.write(path.read_bytes())
+
+    def take_in(self, directory: str | os.PathLike[str]) -> int:
+        """Add the artefacts that `export` copied, and return how many there are.
+
+        All files are checked first. An artefact that the store holds stays as it is.
+
+        Raises:
+            FileNotFoundError: if there are none.
+            ValueError: if a file is damaged, or is not at its address.
+        """
+        paths = sorted(Path(directory).glob("*/*.npz"))
+        if not paths:
+            raise FileNotFoundError(
+                "What is taken in must be a directory that was exported to. "
+                f"Received: {str(directory)!r}, which holds no artefacts"
+            )
+        contents = {path: _checked_artefact(path) for path in paths}
+        for path, data in contents.items():
+            target = self.root / path.parent.name / path.name
+            if not target.is_file():
+                with atomic(target) as handle:
+                    handle.write(data)
+        return len(paths)
+
     def save_checkpoint(self, kind: str, spec: Spec, step: int, arrays: Arrays) -> None:
         """Write the state after `step` steps, then remove older checkpoints.
 
@@ -197,7 +230,7 @@ class Store:
             raise ValueError(f"`arrays` must not have the names {bad}")
         label = np.array(_label(kind, spec, step, arrays))
         with atomic(path) as handle:
-            _write_npz(handle, {**arrays, "spec": label})
+            write_npz(handle, {**arrays, "spec": label})
         return path
 
     def _read(
@@ -213,7 +246,7 @@ class Store:
         except OSError as error:
             raise explained(error, "read", path) from error
         try:
-            arrays = _read_npz(data)
+            arrays = read_npz(data)
             label = arrays.pop("spec", np.array(None)).tolist()
             if label != _label(kind, spec, step, arrays):
                 raise ValueError("the spec stored in it is missing or another one")
@@ -236,34 +269,21 @@ class Store:
         return None
 
 
-def _write_npz(handle: BinaryIO, arrays: Arrays) -> None:
-    """Write what `np.savez` would, but always the same bytes, and with any names."""
-    with zipfile.ZipFile(handle, "w") as archive:
-        for name, value in arrays.items():
-            array = np.asarray(value)
-            descr = np.lib.format.dtype_to_descr(array.dtype)
-            # An npy file would store bfloat16, for example, as bytes without a name.
-            if np.lib.format.descr_to_dtype(descr) != array.dtype:
-                raise TypeError(
-                    "`arrays` must be of dtypes that an npy file keeps. "
-                    f"Received: {name!r} of dtype {array.dtype}"
-                )
-            info = zipfile.ZipInfo(f"{name}.npy")
-            with archive.open(info, "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-
-
-def _read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """Read what `_write_npz` wrote; raise on any damage that checksums show."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if (bad := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"the checksum of its entry {bad!r} is wrong")
-        arrays = {}
-        for name in archive.namelist():
-            with archive.open(name) as entry:
-                array = np.lib.format.read_array(entry, allow_pickle=False)
-            arrays[name.removesuffix(".npy")] = array
-        return arrays
+def _checked_artefact(path: Path) -> bytes:
+    """Return the content of an artefact's file if it is whole and at its address."""
+    data = path.read_bytes()
+    try:
+        arrays = read_npz(data)
+        label = arrays.pop("spec").tolist()
+        identity = json.loads(label)
+        kind, spec = identity["kind"], identity["spec"]
+        if (kind, digest(spec)) != (path.parent.name, path.stem):
+            raise ValueError("its name is not its address")
+        if label != _label(kind, spec, None, arrays):
+            raise ValueError("the spec stored in it is another one")
+    except Exception as error:  # damage raises errors with no common base class
+        raise ValueError(f"{path} is no whole artefact ({error})") from error
+    return data
 
 
 def _label(kind: str, spec: Spec, step: int | None, arrays: Arrays) -> str:

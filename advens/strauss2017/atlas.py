@@ -160,7 +160,7 @@ def measure_reading(run: Run, training: Training, box: bool) -> list[AtlasPoint]
         "box": box,
         "num_members": run.num_members,
         "seed": run.seed,
-        "restarts": sum(run.restarts[ROW]),
+        "restarts": sum(filter(None, run.restarts[ROW])),
         "lost_classes": sum(count_lost_classes(clean, run.dataset.y_test)),
     }
     name = "-".join(map(str, [*changes.values(), "box" if box else "no box", run.seed]))

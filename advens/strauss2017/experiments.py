@@ -72,11 +72,14 @@ def _train_and_attack(
     run: Run, row: str, groups: Sequence[list[Member]], table: Sequence[Column]
 ) -> list[ByThreat]:
     """Return the outcomes of each group of members in a row of the table."""
-    run.train(row, [member for group in groups for member in group])
+    threats = columns.threats(table, run.attacks, len(groups[0]))
+    # Members are not needed where all outcomes are there.
+    needed = [group for group in groups if not run.has_outcomes(group, threats)]
+    run.train(row, [member for group in needed for member in group])
+    run.count_restarts(row, [member for group in groups for member in group])
     outcomes: list[ByThreat] = []
     run.lost_classes[row] = []
     for group in groups:
-        threats = columns.threats(table, run.attacks, len(group))
         by_threat = run.attack(row, group, threats)
         outcomes.append(by_threat)
         clean = by_threat[None]["none"]

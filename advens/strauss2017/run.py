@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,11 +16,11 @@ from advens.checks import check_at_least, check_count
 from advens.datasets import Dataset
 from advens.evaluation.evaluate import evaluate_batches
 from advens.evaluation.outcomes import Outcomes
-from advens.evaluation.stored import outcomes_spec, stored_outcomes
+from advens.evaluation.stored import KIND, outcomes_spec, stored_outcomes
 from advens.models.architecture import Architecture
 from advens.models.ensemble import Ensemble
 from advens.progress import Bars
-from advens.storage.store import Store
+from advens.storage.store import Spec, Store
 from advens.strauss2017 import constants, rows
 from advens.strauss2017.readings import PRINTED, ColumnLabels, Reading
 from advens.strauss2017.settings import SEED, Settings
@@ -78,11 +79,14 @@ class Run:
         stack: see `training.fit_members`.
         bars: where progress is shown.
         seconds: the seconds that this run spent on each stage; filled in on the way.
-        restarts: how often each member of a row was started again; likewise.
+        restarts: how often each member of a row was started again, None where the store
+            does not know; likewise.
         lost_classes: how many classes each member of a row has lost, see
             `count_lost_classes`; filled in by the experiments.
         ensembles: the ensembles that were attacked last, with what was compiled for
             them.
+        evaluated: the addresses of the outcomes of this run, and its members; filled in
+            by `attack`.
     """
 
     dataset: Dataset
@@ -97,9 +101,12 @@ class Run:
     stack: int | None = None
     bars: Bars = dataclasses.field(default_factory=Bars)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    restarts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    restarts: dict[str, list[int | None]] = dataclasses.field(default_factory=dict)
     lost_classes: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     ensembles: LoadedEnsembles = dataclasses.field(default_factory=LoadedEnsembles)
+    evaluated: list[tuple[Spec, Sequence[Member]]] = dataclasses.field(
+        default_factory=list
+    )
 
     def __post_init__(self) -> None:
         check_count("num_members", self.num_members)
@@ -148,8 +155,21 @@ class Run:
                 n_jobs=self.n_jobs,
                 stack=self.stack,
             )
-        self.restarts[row] = [training.restarts(m, self.store) for m in members]
+        self.count_restarts(row, members)
         self._add_seconds(f"train {row}", start)
+
+    def count_restarts(self, row: str, members: Sequence[Member]) -> None:
+        """Note how often each member of a row was started again."""
+        self.restarts[row] = [training.restarts(m, self.store) for m in members]
+
+    def has_outcomes(
+        self,
+        members: Sequence[Member],
+        threats: Mapping[Threat | None, Sequence[Attack]],
+    ) -> bool:
+        """Return whether the store has what `attack` would return."""
+        specs = (self._spec(members, threat, a) for threat, a in threats.items())
+        return all(self.store.has(KIND, spec) for spec in specs)
 
     def attack(
         self,
@@ -207,13 +227,8 @@ class Run:
     ) -> list[Outcomes]:
         """Return the outcomes of each attack, from the store if it holds them."""
         x, y = self.dataset.x_test, self.dataset.y_test
-        evaluated = {
-            "members": [member.digest for member in members],
-            "test": self.dataset.checksums["test"],
-        }
-        spec = outcomes_spec(
-            evaluated, threat=threat, attacks=attacks, backend=backend.name()
-        )
+        spec = self._spec(members, threat, attacks)
+        self.evaluated.append((spec, members))
 
         def evaluate_from(done: int) -> Iterator[list[Outcomes]]:
             ensemble = self.ensembles.load(members, self.store)
@@ -224,6 +239,31 @@ class Run:
         return stored_outcomes(
             self.store, spec, len(x), evaluate_from, on_images=on_images
         )
+
+    def _spec(
+        self,
+        members: Sequence[Member],
+        threat: Threat | None,
+        attacks: Sequence[Attack],
+    ) -> Spec:
+        evaluated = {
+            "members": [member.digest for member in members],
+            "test": self.dataset.checksums["test"],
+        }
+        return outcomes_spec(
+            evaluated, threat=threat, attacks=attacks, backend=backend.name()
+        )
+
+    def export(self, directory: Path) -> int:
+        """Copy the outcomes of this run, so that another store can take them in.
+
+        Its tables can then be made there without its members. Return how many.
+        """
+        for spec, members in self.evaluated:
+            self.store.export(KIND, spec, directory)
+            for member in members:
+                training.export_restarts(member, self.store, directory)
+        return len(self.evaluated)
 
     def _add_seconds(self, stage: str, start: float) -> None:
         seconds = self.seconds.get(stage, 0) + time.monotonic() - start

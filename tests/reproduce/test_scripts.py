@@ -146,6 +146,16 @@ def test_table2_writes_and_prints(call, capsys):
     assert len(record["differs_from_the_paper"]) == 5
 
 
+def test_a_table_is_made_from_exported_outcomes(call, capsys, monkeypatch):
+    call(table2.table2, *REDUCED, "--methods=rand_ini", "--export=exported")
+    assert "exported" in capsys.readouterr().out
+    made = Path("results/table2_digits.csv").read_bytes()
+    monkeypatch.setattr("advens.training.members._fit", None)
+    others = ["--work_dir=elsewhere", "--out_dir=again", "--import=exported"]
+    call(table2.table2, *REDUCED, "--methods=rand_ini", *others)
+    assert Path("again/table2_digits.csv").read_bytes() == made
+
+
 def test_labels_of_the_columns_are_flags(call, capsys):
     flags = ["--methods=rand_ini", "--bim_grad2_labels=repredicted"]
     call(table2.table2, *REDUCED, *flags)

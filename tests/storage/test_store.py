@@ -236,14 +236,14 @@ def test_damaged_file_that_another_process_replaced_is_read_again(
     artefacts, monkeypatch
 ):
     path = artefacts.save("outcomes", SPEC, OLD)
-    read_npz = store._read_npz
+    read_npz = store.read_npz
 
     def find_damage(data):
-        monkeypatch.setattr(store, "_read_npz", read_npz)
+        monkeypatch.setattr(store, "read_npz", read_npz)
         artefacts.save("outcomes", SPEC, NEW)
         raise zipfile.BadZipFile
 
-    monkeypatch.setattr(store, "_read_npz", find_damage)
+    monkeypatch.setattr(store, "read_npz", find_damage)
     assert_same(artefacts.load("outcomes", SPEC), NEW)
     assert file_names(artefacts.root) == [path.name]
 
@@ -459,3 +459,36 @@ def test_two_processes_write_the_same_artefact(tmp_path):
     assert step_of(shared.load("outcomes", {})) == 59
     stem = digest({})
     assert file_names(tmp_path) == [f"{stem}.npz", f"{stem}.step-000059.npz"]
+
+
+def test_an_exported_artefact_is_taken_in_elsewhere(tmp_path, artefacts):
+    artefacts.save("outcomes", SPEC, OLD)
+    artefacts.export("outcomes", SPEC, tmp_path / "out")
+    other = Store(tmp_path / "other")
+    assert other.take_in(tmp_path / "out") == 1
+    assert_same(other.load("outcomes", SPEC), OLD)
+    # What is there already stays.
+    other.save("outcomes", SPEC, NEW)
+    assert other.take_in(tmp_path / "out") == 1
+    assert_same(other.load("outcomes", SPEC), NEW)
+    with pytest.raises(LookupError, match="does not hold outcomes"):
+        artefacts.export("outcomes", {"another": 1}, tmp_path / "out")
+
+
+def test_nothing_is_taken_in_if_a_file_is_damaged_or_misplaced(tmp_path, artefacts):
+    for spec in (SPEC, {"another": 1}):
+        artefacts.save("outcomes", spec, OLD)
+        artefacts.export("outcomes", spec, tmp_path / "out")
+    first, second = sorted((tmp_path / "out" / "outcomes").iterdir())
+    other = Store(tmp_path / "other")
+    whole = second.read_bytes()
+    for broken, reason in (
+        (whole[:-10], "is no whole artefact"),
+        (first.read_bytes(), "its name is not its address"),
+    ):
+        second.write_bytes(broken)
+        with pytest.raises(ValueError, match=reason):
+            other.take_in(tmp_path / "out")
+        assert not file_names(tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="holds no artefacts"):
+        other.take_in(tmp_path / "nowhere")

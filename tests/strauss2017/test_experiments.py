@@ -144,6 +144,22 @@ def test_the_same_seed_gives_the_same_table_and_another_seed_another(
     assert (of_seed_1[0].correct != again[0].correct).any()
 
 
+def test_outcomes_travel_without_their_members(
+    root, tmp_path, make_run, table2, nothing_to_do
+):
+    run = make_run(root)
+    experiments.table2(run, ROWS)
+    assert run.export(tmp_path / "exported") == len(run.evaluated)
+    elsewhere = make_run(tmp_path / "elsewhere")
+    elsewhere.store.take_in(tmp_path / "exported")
+    again = experiments.table2(elsewhere, ROWS)
+    for cell, other in zip(table2, again, strict=True):
+        assert_array_equal(cell.correct, other.correct)
+    assert not (tmp_path / "elsewhere" / "member").exists()
+    assert elsewhere.restarts == run.restarts
+    assert elsewhere.lost_classes == run.lost_classes
+
+
 def test_table4_takes_bagging_from_table2(root, make_run, table2, nothing_to_do):
     cells = {c.column: c for c in experiments.table4(make_run(root), ["bagging"])}
     for column, attack, of_table2 in (

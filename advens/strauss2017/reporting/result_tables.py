@@ -253,7 +253,7 @@ def _duration(seconds: float) -> str:
 def _total(record: Record, entry: str, row: str) -> str:
     """Return the total over the members of a row; – if it was not counted."""
     counts = record.get(entry, {}).get(row)
-    return NOTHING if counts is None else str(sum(counts))
+    return NOTHING if counts is None or None in counts else str(sum(counts))
 
 
 def _machine(hardware: Record) -> str:
