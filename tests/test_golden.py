@@ -63,7 +63,7 @@ class FullStore:
         self.asked = []
 
     def has(self, kind, spec):
-        return True
+        return False  # so that members are asked for, too
 
     def steps_done(self, kind, spec):
         return None
