@@ -1,5 +1,7 @@
 """The losses whose gradients attacks follow."""
 
+import math
+
 from keras import ops
 
 from advens.arrays import Tensor
@@ -26,6 +28,27 @@ def cross_entropies(logits: Tensor, y: Tensor, loss: GradientLoss) -> Tensor:
     if loss == "exact":
         logits = unrounded(logits)
     return ops.sparse_categorical_crossentropy(y, logits, from_logits=True)
+
+
+def logit_gradients(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient of each exact cross-entropy with respect to its logits.
+
+    The gradient is g = p - onehot(y). Its entries other than y sum to 1 - p_y, and
+    entry y is minus that sum. In float32, 1 - p_y is 0 from a gap of 17 between the
+    label's logit and the others on, and each p underflows from 104 on. Here g is
+    returned as a direction, whose entries never underflow together, and a logarithm.
+
+    Args:
+        logits: `(..., num_classes)` float32.
+        y: `(...)` int labels.
+
+    Returns:
+        The direction g / (1 - p_y), `(..., num_classes)`: a softmax over the other
+        classes, and -1 for y. And log(1 - p_y), `(...)`.
+    """
+    label = ops.one_hot(y, logits.shape[-1])
+    others = ops.where(label > 0, -math.inf, ops.log_softmax(logits))
+    return ops.softmax(others) - label, ops.logsumexp(others, axis=-1)
 
 
 def unrounded(logits: Tensor) -> Tensor:
