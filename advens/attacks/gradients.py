@@ -10,14 +10,16 @@ from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.losses import cross_entropies, logit_gradients, mean_log_probs
+from advens.attacks.losses import (
+    cross_entropies,
+    logit_gradients,
+    mean_log_probs,
+    weighted_sum,
+)
 from advens.attacks.threat import GradientLoss, LabelMode, Threat
 from advens.checks import check_choices, check_count
 from advens.models.ensemble import Ensemble, check_ensemble
 from advens.models.variants import attacked_model
-
-# e^-60 is 1e-26. The rest of float32's range, down to 1e-38, is for small pixels.
-_SMALLEST_LOG_WEIGHT = -60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +32,12 @@ class Gradient:
     classifiers, and the loss is the mean of their cross-entropies; or they are one, and
     the loss is -log of their mean probability.
 
-    With `loss="exact"`, the gradient is right however certain the members are, in
+    With `loss="exact"` the gradient is right however certain the members are, in
     float16 too: each member is differentiated from a gradient of its logits whose
-    largest entry is 1, and the results are summed in float32, with weights. If all
-    weights of an image are below e^-60, all are multiplied by one factor: then the
-    gradient's direction is right, but not its size. It is exactly zero only if no
-    member's logits change with the image (behind ReLUs that are all off), or if the
-    members' gradients cancel.
+    largest entry is 1, and the results are summed in float32, with weights. Where the
+    sum would underflow, its direction is right, but not its size: see `weighted_sum`.
+    So it is exactly zero only where no member's logits change with the image (behind
+    ReLUs that are all off), or where the members' gradients cancel.
 
     Attributes:
         members: functions from images to logits, `(n, num_classes)` float32, by their
@@ -66,7 +67,7 @@ class Gradient:
         x = ops.convert_to_tensor(x, "float32")
         if self.loss != "exact":
             return backend.input_gradient(lambda x: self._losses(x, y), x)
-        return _weighted_sum(*self._summands(x, y))
+        return weighted_sum(*self._summands(x, y))
 
     def start_labels(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the labels for an attack that starts at `x`: given or predicted."""
@@ -125,7 +126,8 @@ class Gradient:
         y = self._labels(logits, y)
         if self.as_one:
             logits, y = mean_log_probs(logits)[None], y[:1]
-        return ops.mean(cross_entropies(logits, y, self.loss), axis=(0, 1))
+        losses = cross_entropies(logits, y, clipped=self.loss == "clipped")
+        return ops.mean(losses, axis=(0, 1))
 
     def _summands(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the exact gradient is the weighted sum of.
@@ -142,7 +144,7 @@ class Gradient:
         directions, log_weights = logit_gradients(logits, y)
         if self.as_one:
             # The gradient of -log(mean p) weighs that of -log(p_i) with p_i / sum(p).
-            log_probs = -cross_entropies(logits, y, "logits")
+            log_probs = -cross_entropies(logits, y)
             log_weights = log_weights + ops.log_softmax(log_probs, axis=0)
         else:
             log_weights = log_weights - math.log(len(networks))
@@ -150,21 +152,6 @@ class Gradient:
         pairs = zip(products, ops.unstack(directions), strict=True)
         grads = [product(direction) for product, direction in pairs]
         return ops.stack(grads), ops.reshape(log_weights, (len(networks), -1))
-
-
-def _weighted_sum(grads: Tensor, log_weights: Tensor) -> Tensor:
-    """Return the sum of gradients, of the right size where float32 can hold it.
-
-    Args:
-        grads: `(m, n, h, w, c)`.
-        log_weights: `(m, n)`, the logarithms of their weights.
-    """
-    # The weight of a gradient that is zero says nothing of the size of the sum.
-    counts = ops.any(ops.not_equal(grads, 0.0), axis=(2, 3, 4))
-    largest = ops.max(ops.where(counts, log_weights, -math.inf), axis=0)
-    weights = ops.exp(log_weights + ops.relu(_SMALLEST_LOG_WEIGHT - largest))
-    weights = ops.where(counts, weights, 0.0)
-    return ops.sum(weights[..., None, None, None] * grads, axis=0)
 
 
 def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
