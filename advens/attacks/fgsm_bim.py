@@ -10,6 +10,7 @@ from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
+from advens.attacks.compiled import CompiledGradient
 from advens.attacks.gradients import Gradient
 from advens.attacks.threat import Attack
 from advens.checks import check_count
@@ -98,14 +99,16 @@ def craft(
         The adversarial images of each attack.
     """
     x, y = _start(gradient, x, y, boxed=any(attack.box for attack in attacks))
-    first = gradient(x, y)
+    if not attacks:
+        return []
+    first = _gradient(gradient, x, y, f"step 1 of {attacks[0].name}")
     groups: dict[Attack, list[Attack]] = {}
     for attack in attacks:
         groups.setdefault(_without_end(attack), []).append(attack)
     examples: dict[Attack, AdversarialExamples] = {}
-    for walk, group in groups.items():
+    for group in groups.values():
         ends = [attack.num_steps for attack in group]
-        states = _iterates(gradient, x, y, first, walk, ends)
+        states = _iterates(gradient, x, y, first, group[0], ends)
         examples.update(zip(group, states, strict=True))
     return [examples[attack] for attack in attacks]
 
@@ -130,17 +133,17 @@ def iterates(
     for end in ends:
         check_count("ends", end)
     x, y = _start(gradient, x, y, boxed=attack.box)
-    return _iterates(gradient, x, y, gradient(x, y), attack, ends)
+    first = _gradient(gradient, x, y, f"step 1 of {attack.name}")
+    return _iterates(gradient, x, y, first, attack, ends)
 
 
 def _start(
     gradient: GradientFunction, x: Tensor, y: Tensor, *, boxed: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the images from which an attack starts and its labels, both checked."""
-    _check_images(x, boxed)
-    x = ops.convert_to_tensor(x, "float32")
-    if isinstance(gradient, Gradient):
-        y = gradient.start_labels(x, _checked_labels(y))
+    x = _checked_images(x, boxed)
+    if isinstance(gradient, Gradient | CompiledGradient):
+        y = gradient.start_labels(x, _checked_labels(y, x.shape[0]))
     return x, y
 
 
@@ -148,29 +151,44 @@ def _iterates(
     gradient: GradientFunction,
     x: Tensor,
     y: Tensor,
-    first: Tensor,
+    grad: Tensor,
     attack: Attack,
     ends: Sequence[int],
 ) -> list[AdversarialExamples]:
     """Do what `iterates` does, given the gradient at `x`."""
-    low, high = x - attack.eps, x + attack.eps
+    eps, step_size = float(attack.eps), float(attack.step_size)
+    low, high = x - eps, x + eps
+    x_adv, zero_gradient = x, _is_zero(grad)
+    states = {}
+    for step in range(1, max(ends, default=0) + 1):
+        if step > 1:
+            grad = _gradient(gradient, x_adv, y, f"step {step} of {attack.name}")
+            zero_gradient = ops.logical_or(zero_gradient, _is_zero(grad))
+        x_adv = ops.clip(x_adv + step_size * ops.sign(grad), low, high)
+        if attack.box:
+            x_adv = ops.clip(x_adv, 0.0, 1.0)
+        if step in ends:
+            states[step] = AdversarialExamples(x_adv, zero_gradient)
+    return [states[end] for end in ends]
 
-    def move(x_adv: Tensor, grad: Tensor) -> Tensor:
-        x_adv = ops.clip(x_adv + attack.step_size * ops.sign(grad), low, high)
-        return ops.clip(x_adv, 0.0, 1.0) if attack.box else x_adv
 
-    def step(state: AdversarialExamples) -> AdversarialExamples:
-        grad = gradient(state.x_adv, y)
-        zero_gradient = ops.logical_or(state.zero_gradient, _is_zero(grad))
-        return AdversarialExamples(move(state.x_adv, grad), zero_gradient)
-
-    start = AdversarialExamples(move(x, first), _is_zero(first))
-    if not ends:
-        return []
-    if len(set(ends)) == 1:
-        return [backend.repeat(ends[0] - 1, step, start)] * len(ends)
-    states = [start, *backend.trajectory(max(ends) - 1, step, start)]
-    return [states[end - 1] for end in ends]
+def _gradient(gradient: GradientFunction, x: Tensor, y: Tensor, step: str) -> Tensor:
+    """Return the gradient at `x`, after checking that it has no NaN."""
+    grad = gradient(x, y)
+    is_nan = ops.any(ops.isnan(grad), axis=_pixel_axes(grad))
+    # In a program of the user's own, values are not known.
+    if backend.is_known(is_nan) and ops.any(is_nan):
+        of = under = ""
+        if isinstance(gradient, Gradient | CompiledGradient):
+            of = f" of members{gradient.nan_members(x, y)}"
+        if isinstance(gradient, CompiledGradient):
+            under = f" under {gradient.threat}"
+        images = ops.convert_to_numpy(x)[ops.convert_to_numpy(is_nan)]
+        raise ValueError(
+            f"The gradient{of} must be numbers. Received: NaN for "
+            f"{len(np.unique(images, axis=0))} different images, at {step}{under}"
+        )
+    return grad
 
 
 def _without_end(attack: Attack) -> Attack:
@@ -179,29 +197,46 @@ def _without_end(attack: Attack) -> Attack:
 
 
 def _is_zero(grad: Tensor) -> Tensor:
-    return ops.all(ops.equal(grad, 0.0), axis=tuple(range(1, grad.ndim)))
+    return ops.all(ops.equal(grad, 0.0), axis=_pixel_axes(grad))
 
 
-def _check_images(x: Tensor, boxed: bool) -> None:
-    """Check the images. The values of tensors in a program are not known."""
+def _pixel_axes(grad: Tensor) -> tuple[int, ...]:
+    return tuple(range(1, grad.ndim))
+
+
+def _checked_images(x: Tensor, boxed: bool) -> Tensor:
+    """Return the images as float32, after checking what is known of them."""
     if keras.backend.is_int_dtype(getattr(x, "dtype", "float32")):
         raise ValueError(
             f"`x` must be images as floats in [0, 1]. Received: dtype {x.dtype}"
         )
-    known = isinstance(x, np.ndarray) and x.size > 0
-    if boxed and known and not (x.min() >= 0 and x.max() <= 1):
+    x = ops.convert_to_tensor(x, "float32")
+    if x.ndim != 4 or 0 in x.shape:
         raise ValueError(
-            "`x` must be images in [0, 1], to which box=True clips. Received: "
-            f"{x.min()} to {x.max()}"
+            "`x` must be at least one image, `(n, h, w, c)`. Received: shape "
+            f"{tuple(x.shape)}"
         )
+    if boxed and backend.is_known(x):
+        low, high = float(ops.min(x)), float(ops.max(x))
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                "`x` must be images in [0, 1], to which box=True clips. Received: "
+                f"{low} to {high}"
+            )
+    return x
 
 
-def _checked_labels(y: Tensor) -> Tensor:
+def _checked_labels(y: Tensor, num_images: int | None) -> Tensor:
     y = ops.convert_to_tensor(y)
     shape = tuple(y.shape)
     if not keras.backend.is_int_dtype(y.dtype) or shape[1:] not in {(), (1,)}:
         raise ValueError(
             "`y` must be `(n,)` integer labels, not one-hot vectors. Received: "
             f"{keras.backend.standardize_dtype(y.dtype)} of shape {shape}"
+        )
+    if None not in (num_images, shape[0]) and shape[0] != num_images:
+        raise ValueError(
+            f"`y` must be one label per image. Received: {shape[0]} labels for "
+            f"{num_images} images"
         )
     return ops.reshape(y, (-1,))

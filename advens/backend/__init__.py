@@ -1,19 +1,21 @@
-"""The one package that knows TensorFlow from JAX: compile, differentiate, repeat."""
+"""The one package that knows TensorFlow from JAX: compile, differentiate."""
 
 import contextlib
 import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import keras
 from keras import ops
 
 from advens.arrays import Tensor
 
-State = TypeVar("State")
 Value = TypeVar("Value")
+
+# How many input shapes of a function have programs at a time.
+_KEPT_SHAPES: Final = 8
 
 
 def name() -> Literal["tensorflow", "jax"]:
@@ -86,67 +88,129 @@ def limit_threads(count: int) -> None:
 def compile(function: Callable[..., Value], model: keras.Model) -> Callable[..., Value]:
     """Compile a function of tensors that calls `model`, once per input shape.
 
-    The weights are read at every call: they may be assigned anew between two calls.
-    """
-    if name() == "tensorflow":
-        import tensorflow as tf
+    The weights are read at every call: they may be assigned anew between two calls. The
+    state of the model's random layers moves on with every call. The programs of eight
+    shapes are kept. Any number of threads may call the function.
 
-        # A new object for each function: TensorFlow takes all lambdas that stand in one
-        # line for the same function, and would warn that it is traced too often.
-        return tf.function(
-            functools.partial(function), jit_compile=use_xla(), autograph=False
-        )
+    Args:
+        function: takes tensors, or Python values that are constants of the program.
+        model: the model whose variables it uses.
+    """
+    make = _tensorflow_program if name() == "tensorflow" else _jax_program
+    programs = ProgramCache(_KEPT_SHAPES)
+
+    def call(*args: Tensor) -> Value:
+        key = tuple(_signature(arg) for arg in args)
+        return programs.get(key, lambda: _TracedAlone(make(function, model)))(*args)
+
+    return call
+
+
+def _signature(arg: Tensor) -> Hashable:
+    return (tuple(arg.shape), str(arg.dtype)) if hasattr(arg, "shape") else arg
+
+
+class _TracedAlone:
+    """A program that is traced, in its first call, while no other one is.
+
+    Keras does not promise that two threads may trace the same layers.
+    """
+
+    _tracing = threading.RLock()
+
+    def __init__(self, program: Callable) -> None:
+        self._program = program
+        self._is_traced = False
+
+    def __call__(self, *args: Tensor) -> Any:
+        if self._is_traced:
+            return self._program(*args)
+        with self._tracing:
+            result = self._program(*args)
+        self._is_traced = True
+        return result
+
+
+def _tensorflow_program(function: Callable, model: keras.Model) -> Callable:
+    import tensorflow as tf
+
+    # A new object for each function: TensorFlow takes all lambdas that stand in one
+    # line for the same function, and would warn that it is traced too often.
+    return tf.function(
+        functools.partial(function), jit_compile=use_xla(), autograph=False
+    )
+
+
+def _jax_program(function: Callable, model: keras.Model) -> Callable:
     import jax
 
     @jax.jit
-    def stateless(values: list[Tensor], *args: Tensor) -> Value:
-        with keras.StatelessScope(zip(model.variables, values, strict=True)):
-            return function(*args)
+    def stateless(
+        values: list[Tensor], *args: Tensor
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        variables = model.variables
+        scope = keras.StatelessScope(zip(variables, values, strict=True))
+        before = [scope.get_current_value(variable) for variable in variables]
+        with scope:
+            result = function(*args)
+        if len(scope.state_mapping) > len(variables):
+            raise ValueError(
+                "A compiled function may only assign to variables of its model. "
+                "Received: one that is none of them, such as the state of a "
+                "SeedGenerator that is no attribute of a layer"
+            )
+        after = [scope.get_current_value(variable) for variable in variables]
+        changed = {i: new for i, new in enumerate(after) if new is not before[i]}
+        return result, changed
 
-    return lambda *args: stateless([v.value for v in model.variables], *args)
+    def call(*args: Tensor) -> Any:
+        variables = model.variables
+        result, changed = stateless([v.value for v in variables], *args)
+        # The states of seed generators: the next call draws other numbers.
+        for i, value in changed.items():
+            variables[i].assign(value)
+        return result
+
+    return call
 
 
-def input_gradient(losses: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return the gradient of the sum of `losses(x)`, `(n,)`, with respect to `x`."""
+def is_known(x: Tensor) -> bool:
+    """Return whether a tensor has a value: it is none of a program that is traced."""
+    if name() == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.is_symbolic_tensor(x)
+    import jax
+
+    return not isinstance(x, jax.core.Tracer)
+
+
+def vjp(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return `function(x)`, and the vector-Jacobian product of `function` at `x`.
+
+    The latter maps a tensor `v` of the shape of `function(x)` to the gradient of
+    `sum(v * function(x))` with respect to `x`. It can be called once.
+    """
     if name() == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             x = tf.convert_to_tensor(x)
             tape.watch(x)
-            loss = tf.reduce_sum(losses(x))
-        return tape.gradient(loss, x, unconnected_gradients="zero")
+            value = function(x)
+        return value, lambda v: tape.gradient(value, x, v, unconnected_gradients="zero")
     import jax
 
-    return jax.grad(lambda x: ops.sum(losses(x)))(x)
+    value, product = jax.vjp(function, x)
+    return value, lambda v: product(v)[0]
 
 
-def repeat(num_steps: int, step: Callable[[State], State], state: State) -> State:
-    """Return `state` after `num_steps` times `state = step(state)`.
-
-    On a GPU this is a loop of the compiled program. On a CPU the steps are unrolled:
-    TensorFlow does not fuse the operations of a loop, which costs BIM a quarter of its
-    speed, and XLA compiles the convolutions of a loop into code 20 times slower.
-    """
-    if on_gpu():
-        return ops.fori_loop(0, num_steps, lambda _, state: step(state), state)
-    return trajectory(num_steps, step, state)[-1] if num_steps else state
-
-
-def trajectory(
-    num_steps: int, step: Callable[[State], State], state: State
-) -> list[State]:
-    """Return the state after each of `num_steps` times `state = step(state)`."""
-    if name() == "tensorflow":
-        import tensorflow as tf
-
-        # Traced once for all steps.
-        step = tf.function(functools.partial(step), autograph=False)
-    states = []
-    for _ in range(num_steps):
-        state = step(state)
-        states.append(state)
-    return states
+def input_gradient(losses: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the gradient of the sum of `losses(x)`, `(n,)`, with respect to `x`."""
+    values, product = vjp(losses, x)
+    return product(ops.ones_like(values))
 
 
 class ProgramCache:

@@ -27,22 +27,26 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor, padding: Padding) -> tf.Tensor:
         kernel: `(rows, columns, c, filters)`.
         padding: of the convolution.
     """
+    from tensorflow.python.eager import record
+
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
+    options = {"strides": [1, 1, 1, 1], "padding": padding}
+    if None in x.shape[1:3]:
+        return tf.nn.conv2d(x, kernel, **options)
     by_input = _gradient_of_grey_input if kernel.shape[2] == 1 else _gradient_of_input
 
-    @tf.custom_gradient
-    def convolve(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        options = {"strides": [1, 1, 1, 1], "padding": padding}
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+            input=x, filter_sizes=kernel.shape, out_backprop=upstream, **options
+        )
+        return by_input(padding, upstream, kernel, x.shape), by_kernel
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            by_kernel = tf.raw_ops.Conv2DBackpropFilter(
-                input=x, filter_sizes=kernel.shape, out_backprop=upstream, **options
-            )
-            return by_input(padding, upstream, kernel, x.shape), by_kernel
-
-        return tf.nn.conv2d(x, kernel, **options), gradient
-
-    # A tensor: for a variable, TensorFlow would ask for a gradient of its own.
-    return convolve(x, tf.convert_to_tensor(kernel))
+    # As `tf.custom_gradient` does, which also keeps every traced program for ever: it
+    # registers `gradient` under a name of its own.
+    with record.stop_recording():
+        convolved = tf.nn.conv2d(x, kernel, **options)
+    record.record_operation("QuickConv2D", [convolved], [x, kernel], gradient)
+    return convolved
 
 
 def _gradient_of_input(

@@ -8,10 +8,10 @@ from keras import ops
 
 from advens import backend
 from advens.arrays import Images, Labels, Tensor
+from advens.attacks.compiled import CompiledGradient
 from advens.attacks.fgsm_bim import AdversarialExamples, craft
-from advens.attacks.gradients import gradient
 from advens.attacks.threat import Attack, Threat
-from advens.checks import check_count, checked_images
+from advens.checks import check_count, check_labels, checked_images
 from advens.evaluation.outcomes import Outcomes, join_outcomes
 from advens.models.ensemble import Ensemble, check_ensemble
 
@@ -42,7 +42,8 @@ def evaluate(
         The outcomes of each attack; without attack, a list of one.
 
     Raises:
-        ValueError: if images or labels cannot be judged, or if a member returns NaN.
+        ValueError: if images or labels cannot be judged, or if a member or its
+            gradient returns NaN.
     """
     batches = evaluate_batches(
         ensemble, x, y, threat=threat, attacks=attacks, batch_size=batch_size
@@ -60,9 +61,13 @@ def evaluate_batches(
     batch_size: int = 250,
 ) -> Iterator[list[Outcomes]]:
     """Do what `evaluate` does, batch after batch: yield the outcomes of each attack."""
+
+    def make_judge() -> Callable:
+        return backend.compile(functools.partial(_judge, ensemble), ensemble)
+
     batches = _attacked(ensemble, x, y, threat, attacks, batch_size)
     for examples, y_batch, num_images in batches:
-        judge = _program(ensemble, "judge", lambda: functools.partial(_judge, ensemble))
+        judge = ensemble.programs.get("judge", make_judge)
         outcomes = []
         for i, (x_adv, zero_gradient) in enumerate(examples):
             members, votes, is_nan = map(ops.convert_to_numpy, judge(x_adv, y_batch))
@@ -132,11 +137,7 @@ def _attacked(
         )
     x, y = checked_images(x, y, attacked=threat is not None)
     # Subclassed members show their number of classes when they are called.
-    last = (ensemble.num_classes or ensemble(x[:1]).shape[-1]) - 1
-    if y.min() < 0 or y.max() > last:
-        raise ValueError(
-            f"`y` must be labels from 0 to {last}. Received: {y.min()} to {y.max()}"
-        )
+    check_labels(y, ensemble.num_classes or ensemble(x[:1]).shape[-1])
     check_count("batch_size", batch_size)
     # All batches have one size, and the last one is filled up: a program is compiled
     # for one shape.
@@ -149,23 +150,9 @@ def _attacked(
         if threat is None:
             examples = [AdversarialExamples(x_batch, np.zeros(batch_size, bool))]
         else:
-            examples = _attack(ensemble, threat, tuple(attacks))(x_batch, y_batch)
+            followed = CompiledGradient(ensemble, threat)
+            examples = craft(followed, x_batch, y_batch, attacks)
         yield examples, y_batch, min(batch_size, len(x) - start)
-
-
-def _attack(
-    ensemble: Ensemble, threat: Threat, attacks: tuple[Attack, ...]
-) -> Callable[[Tensor, Tensor], list[AdversarialExamples]]:
-    def make() -> Callable:
-        followed = gradient(ensemble, threat)
-        return lambda x, y: craft(followed, x, y, attacks)
-
-    return _program(ensemble, (threat, attacks), make)
-
-
-def _program(ensemble: Ensemble, key: object, make: Callable[[], Callable]) -> Callable:
-    """Return a function that is compiled once; new weights need no new program."""
-    return ensemble.programs.get(key, lambda: backend.compile(make(), ensemble))
 
 
 def _judge(ensemble: Ensemble, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
