@@ -63,13 +63,14 @@ def logit_gradients(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: `(..., num_classes)` float32.
-        y: `(...)` int labels.
+        y: `(...)` int labels. One that is no class makes its gradient NaN.
 
     Returns:
         The directions g / (1 - p_y), `(..., num_classes)`: a softmax over the other
         classes, and -1 for y. And log(1 - p_y), `(...)`.
     """
     label = ops.one_hot(y, logits.shape[-1])
+    label = label / ops.sum(label, axis=-1, keepdims=True)  # 0 / 0 for no class
     others = ops.where(label > 0, -math.inf, logits)
     log_probs = ops.where(label > 0, -math.inf, ops.log_softmax(logits))
     return ops.softmax(others) - label, ops.logsumexp(log_probs, axis=-1)

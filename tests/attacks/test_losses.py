@@ -93,6 +93,11 @@ def test_logit_gradients_however_certain_the_label(lead):
     assert_allclose(log_errors, want, rtol=1e-6, atol=1e-7)
 
 
+def test_labels_that_are_no_class():
+    directions, _ = logit_gradients(LOGITS, np.array([-1, 2, 3]))
+    assert_array_equal(np.isnan(directions).all(axis=-1), [True, False, True])
+
+
 def images(*pixels):
     """Return gradients of shape (members, images, 2, 1, 1)."""
     return ops.convert_to_tensor(np.array(pixels)[..., None, None], "float32")
