@@ -55,11 +55,30 @@ def two_outputs():
     return keras.Model(inputs, [dense()(flat), dense()(flat)])
 
 
+def inputs_of(dtype):
+    inputs = keras.Input((2, 2, 1), dtype=dtype)
+    return keras.Model(inputs, dense()(layers.Rescaling(1 / 255)(inputs)[:, 0, 0]))
+
+
+def two_inputs():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(inputs, dense()(inputs[0] + inputs[1]))
+
+
 UNSUITABLE = {
     "none": (lambda: [], "at least one model. Received: none"),
+    "no list": (
+        lambda: sequential(dense()),
+        r"also for a single one: Ensemble\(\[model\]\). Received: <Sequential",
+    ),
+    "None": (lambda: None, "must be a list of models.* Received: None"),
     "no model": (
         lambda: [sequential(dense()), ops.softmax],
-        r"must be Keras models. Received: members\[1\]=<function",
+        r"must be a Keras model. Received: members\[1\] \(<function.*, a function",
+    ),
+    "path": (
+        lambda: ["model.keras"],
+        r"Received: members\[0\] \('model.keras'\), a str",
     ),
     "unbuilt": (
         lambda: [keras.Sequential([dense()])],
@@ -67,19 +86,47 @@ UNSUITABLE = {
     ),
     "output": (
         lambda: [sequential(dense()), sequential(layers.Dense(4))],
-        r"\(None, 3\), members\[1\] maps .* to \(None, 4\)",
+        r"logits \(None, 3\), members\[1\] maps .* to logits \(None, 4\)",
+    ),
+    "one unit among three classes": (
+        lambda: [sequential(dense()), sequential(layers.Dense(1))],
+        r"logits \(None, 3\), members\[1\] maps .* to logits \(None, 2\)",
     ),
     "input": (
         lambda: [sequential(dense()), keras.Sequential([keras.Input((4,)), dense()])],
         r"\(None, 2, 2, 1\) .* members\[1\] maps \(None, 4\)",
     ),
-    "one class": (
-        lambda: [sequential(layers.Dense(1))],
-        r"two or more classes.* members\[0\] .* returns \(None, 1\)",
+    "no classes": (
+        lambda: [keras.Sequential([keras.Input((2, 2, 1)), dense()])],
+        r"must return `\(n, num_classes\)`.* members\[0\] .* returns \(None, 2, 2, 3\)",
     ),
     "two outputs": (
         lambda: [two_outputs()],
         r"one input and one output. Received: members\[0\] .* with 2 outputs",
+    ),
+    "two inputs": (
+        lambda: [two_inputs()],
+        r"one input and one output. Received: members\[0\] .* with 2 inputs",
+    ),
+    "integers": (
+        lambda: [inputs_of("uint8")],
+        r"images as floats.* Received: members\[0\] .*, whose input is uint8",
+    ),
+    "embedding": (
+        lambda: [
+            keras.Sequential(
+                [keras.Input((4,)), layers.Embedding(9, 2), layers.Flatten(), dense()]
+            )
+        ],
+        r"differentiable .* members\[0\] .* with layer 'embedding",
+    ),
+    "several labels": (
+        lambda: [sequential(dense("sigmoid"))],
+        r"exclude each other. Received: members\[0\] .* ends in a sigmoid of 3",
+    ),
+    "softmax of one": (
+        lambda: [sequential(layers.Dense(1, activation="softmax"))],
+        r"Received: members\[0\] .* ends in a softmax of 1",
     ),
 }
 
