@@ -67,9 +67,14 @@ def _is_symbolic(value: object) -> bool:
     A layer may keep what it computed last. While its model is compiled, that is such a
     tensor.
     """
-    for tensor in filter(ops.is_tensor, keras.tree.flatten(value)):
-        try:
-            ops.convert_to_numpy(tensor)
-        except (TypeError, NotImplementedError):
-            return True
+    return any(map(_has_no_value, keras.tree.flatten(value)))
+
+
+def _has_no_value(value: object) -> bool:
+    if not ops.is_tensor(value):
+        return isinstance(value, keras.KerasTensor)
+    try:
+        ops.convert_to_numpy(value)
+    except (TypeError, NotImplementedError):
+        return True
     return False

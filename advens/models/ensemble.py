@@ -49,8 +49,7 @@ class Ensemble(keras.Model):
         self.members = _checked_members(members)
         self._outputs = outputs
         self._derived = _Derived(self.members, outputs)
-        # Keras exports a model that knows its input shape.
-        self.build(_input_shape(self.members))
+        self.built = True
 
     @property
     def logits_models(self) -> Sequence[keras.Model]:
@@ -127,8 +126,17 @@ class Ensemble(keras.Model):
         """Return `(n, num_classes)`."""
         return self.logits_models[0].compute_output_shape(input_shape)
 
-    def build(self, input_shape: Shape | None) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Do nothing: the members are built."""
+
+    def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
+        """Export the ensemble as `keras.Model.export` does, for images in float32."""
+        shapes = (getattr(member, "input_shape", None) for member in self.members)
+        if shape := next(filter(None, shapes), None):
+            # Otherwise Keras wants a call that is not by `predict`.
+            signature = [keras.InputSpec(dtype="float32", shape=shape)]
+            kwargs.setdefault("input_signature", signature)
+        super().export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, including the members.
@@ -241,12 +249,6 @@ def _compatible(shape: Shape, other: Shape) -> bool:
     return len(shape) == len(other) and all(
         a == b or a is None or b is None for a, b in zip(shape, other, strict=True)
     )
-
-
-def _input_shape(models: Sequence[keras.Model]) -> Shape | None:
-    """Return the input shape that the first model shows. Subclassed ones have none."""
-    shapes = (getattr(model, "input_shape", None) for model in models)
-    return next(filter(None, shapes), None)
 
 
 def _check_nothing_is_shared(members: Sequence[keras.Model]) -> None:

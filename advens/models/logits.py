@@ -49,7 +49,7 @@ def logits_model(
         return _logits_of_graph(model, outputs, name)
     if outputs is None:
         raise ValueError(_cannot_tell(name))
-    return _LogitsOfSubclass(model, outputs)
+    return _LogitsOfSubclass(model, outputs, name=f"{model.name}_logits")
 
 
 @keras.saving.register_keras_serializable("advens")

@@ -210,3 +210,23 @@ def test_random_graphs(first):
         except Exception as error:
             error.add_note(f"{kind} graph {seed}")
             raise
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_graphs_in_bfloat16(kind):
+    for seed in range(12):
+        keras.utils.set_random_seed(seed)
+        logits = logits_model(Graphs(seed).model(kind))
+        if copy := copied_in_bfloat16(logits):
+            want = run(logits)
+            # It has 8 bits.
+            atol = 0.05 * np.abs(want).max()
+            assert_allclose(run(copy), want, rtol=0, atol=atol)
+
+
+def copied_in_bfloat16(model):
+    """Return None for a model with an activation that has no config."""
+    try:
+        return attacked_model(model, bfloat16=True)
+    except ValueError as error:
+        assert "Keras's own layers" in str(error)
