@@ -1,7 +1,7 @@
 """Notice that a model computes otherwise than it did, but for its weights' values."""
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -48,7 +48,7 @@ class Snapshot:
         )
 
 
-def _differ(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     if old.keys() == new.keys() and _same(old.values(), new.values()):
         return False
     return any(

@@ -7,23 +7,23 @@ from keras import ops
 
 from advens.arrays import Tensor
 
-Activation = Literal["softmax", "sigmoid"]
-# "none" means that a tensor holds logits; None, that nobody can tell what it holds.
-Ending = Activation | Literal["none"] | None
+# None: nobody can tell. Log-probabilities are logits, too.
+Ending = Literal["softmax", "sigmoid", "logits"] | None
+Function = Literal["softmax", "sigmoid", "log_softmax", "linear"] | None
 
-# Log-probabilities are logits, too.
-_FUNCTIONS: dict[Any, Ending] = {
-    keras.activations.softmax: "softmax",
-    ops.softmax: "softmax",
-    keras.activations.sigmoid: "sigmoid",
-    ops.sigmoid: "sigmoid",
-    keras.activations.log_softmax: "none",
-    ops.log_softmax: "none",
-}
-_OPERATIONS: dict[str, Ending] = {
+_FUNCTIONS: list[tuple[Any, Function]] = [
+    (keras.activations.linear, "linear"),
+    (keras.activations.softmax, "softmax"),
+    (ops.softmax, "softmax"),
+    (keras.activations.sigmoid, "sigmoid"),
+    (ops.sigmoid, "sigmoid"),
+    (keras.activations.log_softmax, "log_softmax"),
+    (ops.log_softmax, "log_softmax"),
+]
+_OPERATIONS: dict[str, Function] = {
     "Softmax": "softmax",
     "Sigmoid": "sigmoid",
-    "LogSoftmax": "none",
+    "LogSoftmax": "log_softmax",
 }
 
 
@@ -66,35 +66,36 @@ def find_ending(tensor: Tensor) -> tuple[Ending, Tensor]:
     """
     operation, node_index, tensor_index = tensor._keras_history
     node = operation._inbound_nodes[node_index]
-    if not _calls_as_keras(operation):
-        return None, tensor
     if isinstance(operation, keras.Model):
-        if not is_functional(operation):
-            return None, tensor
-        ending, logits = find_ending(operation.outputs[tensor_index])
-        if ending in ("softmax", "sigmoid"):
-            inputs, name = graph_inputs(operation), _new_name(operation)
-            part = keras.Model(inputs, logits, name=name)
-            return ending, part(*node.arguments.args, **node.arguments.kwargs)
-        if (
-            len(node.input_tensors) == 1 and logits is operation.inputs[0]
-        ):  # a model of nothing but linear activations
-            return find_ending(node.input_tensors[0])
-        return ending, tensor
-    if len(node.input_tensors) != 1:  # such as a softmax with a mask
-        return None, tensor
+        return _ending_of_model(tensor)
+    if not _calls_as_keras(operation) or len(node.input_tensors) != 1:
+        return None, tensor  # the layer is unknown, or has a second input, a mask
     [before] = node.input_tensors
-    if isinstance(operation, keras.layers.Dense | keras.layers.EinsumDense):
-        if _is_linear(operation):
-            return "none", tensor
-        ending = _ending_of_function(operation.activation, tensor)
-        if ending in ("softmax", "sigmoid"):
-            return ending, _without_activation(operation)(before)
-        return ending, tensor
-    if _is_linear(operation):
+    is_dense = isinstance(operation, keras.layers.Dense | keras.layers.EinsumDense)
+    function = _last_function(operation, tensor)
+    if function == "log_softmax" or (function == "linear" and is_dense):
+        return "logits", tensor
+    if function == "linear":
         return find_ending(before)
-    ending = _ending_of_operation(operation, tensor)
-    return ending, before if ending in ("softmax", "sigmoid") else tensor
+    if function is None:
+        return None, tensor
+    return function, _without_activation(operation)(before) if is_dense else before
+
+
+def _ending_of_model(tensor: Tensor) -> tuple[Ending, Tensor]:
+    """Do as `find_ending` for an output of a model in the model."""
+    model, node_index, tensor_index = tensor._keras_history
+    if not is_functional(model):
+        return None, tensor
+    node = model._inbound_nodes[node_index]
+    ending, logits = find_ending(model.outputs[tensor_index])
+    if ending in ("softmax", "sigmoid"):
+        part = keras.Model(graph_inputs(model), logits, name=_new_name(model))
+        return ending, part(*node.arguments.args, **node.arguments.kwargs)
+    if logits is model.inputs[0] and len(model.inputs) == 1:
+        # It computes nothing.
+        return find_ending(node.input_tensors[0])
+    return ending, tensor
 
 
 def graph_inputs(model: keras.Model) -> Any:
@@ -107,18 +108,17 @@ def _calls_as_keras(operation: keras.Operation) -> bool:
     return type(operation).call.__module__.startswith("keras.")
 
 
-def _is_linear(operation: keras.Operation) -> bool:
+def _last_function(operation: keras.Operation, tensor: Tensor) -> Function:
+    """Return which function of its input, or of what it computed, `tensor` is."""
     if isinstance(operation, keras.layers.Identity):
-        return True
-    activation = getattr(operation, "activation", None)
-    return activation is keras.activations.linear
-
-
-def _ending_of_operation(operation: keras.Operation, tensor: Tensor) -> Ending:
-    if isinstance(operation, keras.layers.Activation):
-        return _ending_of_function(operation.activation, tensor)
+        return "linear"
     if isinstance(operation, keras.layers.Softmax):
-        return _ending_of_function(operation, tensor)
+        return _known_function(operation, tensor)
+    if isinstance(
+        operation,
+        keras.layers.Dense | keras.layers.EinsumDense | keras.layers.Activation,
+    ):
+        return _known_function(operation.activation, tensor)
     if type(operation).__module__ != ops.softmax.__module__:
         return None
     if not _is_over_classes(getattr(operation, "axis", -1), tensor):
@@ -126,12 +126,11 @@ def _ending_of_operation(operation: keras.Operation, tensor: Tensor) -> Ending:
     return _OPERATIONS.get(type(operation).__name__)
 
 
-def _ending_of_function(function: Any, tensor: Tensor) -> Ending:
+def _known_function(function: Any, tensor: Tensor) -> Function:
     # An activation may be a layer.
     if isinstance(function, keras.layers.Softmax) and _calls_as_keras(function):
         return "softmax" if _is_over_classes(function.axis, tensor) else None
-    endings = (end for known, end in _FUNCTIONS.items() if known is function)
-    return next(endings, None)
+    return next((name for known, name in _FUNCTIONS if known is function), None)
 
 
 def _is_over_classes(axis: Any, tensor: Tensor) -> bool:

@@ -95,8 +95,9 @@ class _LogitsOfSubclass(keras.Model):
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         returned = keras.tree.flatten(self.model(inputs, training=training))
-        _check_one("outputs", returned, self.model.name)
-        _check_shape(tuple(returned[0].shape), self.model.name)
+        name = f"model {self.model.name!r}"
+        _check_one("outputs", returned, name)
+        _check_shape(tuple(returned[0].shape), name)
         return self.as_logits(returned[0])
 
 
@@ -117,28 +118,24 @@ def _logits_of_graph(
     units = output.shape[-1]
     ending, tensor = find_ending(output)
     if isinstance(output._keras_history.operation, AsLogits):
-        ending = "none"
+        ending = "logits"
     if (ending == "softmax" and units == 1) or (ending == "sigmoid" and units > 1):
         raise ValueError(
             "A classifier must end in a sigmoid of one unit or in a softmax of "
             f"several: the classes exclude each other. Received: {name}, which ends "
             f"in a {ending} of {units}"
         )
-    known: dict[str | None, Outputs] = {
-        **{"softmax": "probs", "sigmoid": "probs"},
-        "none": "logits",
-    }
-    returned = known.get(ending, outputs)
-    if returned is None:
-        raise ValueError(_cannot_tell(name))
-    if outputs and outputs != returned:
-        raise ValueError(
-            f"`outputs` must be {returned!r} or left out: {name} ends in {returned}, "
-            f"not in {outputs}"
-        )
     if ending is None:
-        tensor = output
-    else:  # the activation is off
+        if outputs is None:
+            raise ValueError(_cannot_tell(name))
+        returned, tensor = outputs, output
+    else:
+        kind = "logits" if ending == "logits" else "probs"
+        if outputs not in (None, kind):
+            raise ValueError(
+                f"`outputs` must be {kind!r} or left out: {name} ends in {kind}, not "
+                f"in {outputs}"
+            )
         returned = "logits"
     if returned == "probs" or units == 1:
         tensor = AsLogits(returned, name=f"{model.name}_as_logits")(tensor)

@@ -435,7 +435,11 @@ def test_export(linear, tmp_path, used):
         ensemble.predict(X, verbose=0)
     ensemble.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(tmp_path / "exported")
-    assert_allclose(exported.serve(X), ensemble(X), rtol=1e-5, atol=1e-6)
+    try:
+        served = exported.serve(X)
+    except NotImplementedError:
+        pytest.skip("this TensorFlow is too old for what this JAX exports")
+    assert_allclose(served, ensemble(X), rtol=1e-5, atol=1e-6)
 
 
 def test_an_attack_is_neither_tracked_nor_saved(linear, tmp_path):

@@ -260,6 +260,12 @@ def test_logits_of_logits():
         [dense(), layers.Softmax(axis=(0, 1))],
         [dense(), layers.Rescaling(0.1)],
         [dense(), layers.Activation("hard_sigmoid")],
+        # A layer that has a linear activation, but computes something.
+        [
+            dense("softmax"),
+            layers.Reshape((3, 1)),
+            layers.SimpleRNN(3, activation="linear"),
+        ],
     ],
 )
 def test_what_stands_behind_a_softmax_must_be_known(tail):
