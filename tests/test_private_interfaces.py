@@ -34,9 +34,50 @@ def keras_history():
 
 
 def inbound_nodes():
-    model = functional()
-    [tensor] = model.layers[-1]._inbound_nodes[0].input_tensors
-    return tensor is model.inputs[0]
+    """A model of two outputs is called twice, the second time with an argument."""
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, [inputs + 1, inputs + 2])
+    model(keras.Input((3,)))
+    _, tensor = model(inputs, training=False)
+    _, node_index, tensor_index = tensor._keras_history
+    node = model._inbound_nodes[node_index]
+    return (
+        tensor_index == 1
+        and node.input_tensors[0] is node.arguments.args[0] is inputs
+        and node.arguments.kwargs["training"] is False
+    )
+
+
+def operation_of_function():
+    operation = keras.ops.softmax(keras.Input((3,)), axis=1)._keras_history[0]
+    return (
+        type(operation).__name__ == "Softmax"
+        and type(operation).__module__ == keras.ops.softmax.__module__
+        and operation.axis == 1
+    )
+
+
+def copy_of_a_layer():
+    """A copy's attributes, its variables among them, are those of the layer."""
+    layer = layers.Dense(2, activation="relu", kernel_initializer="ones")
+    layer.build((None, 3))
+    copy = object.__new__(layers.Dense)
+    vars(copy).update(vars(layer))
+    vars(copy).update(activation=None, _inbound_nodes=[], _outbound_nodes=[])
+    x = -np.ones((1, 3), "float32")
+    model = keras.Sequential([keras.Input((3,)), copy])
+    layer.set_weights([np.full((3, 2), 2.0), np.zeros(2)])
+    return (
+        np.all(np.equal(model(x), -6))
+        and not np.any(layer(x))
+        and not layer._inbound_nodes
+    )
+
+
+def flatten_layers():
+    model = keras.Sequential([functional(), layers.Reshape((1, 2)), layers.LSTM(2)])
+    kinds = [type(layer).__name__ for layer in model._flatten_layers()]
+    return kinds[0] == "Sequential" and {"Dense", "LSTM", "LSTMCell"} < set(kinds)
 
 
 def nodes_by_depth():
@@ -154,11 +195,18 @@ def loss_and_updates():
 
 # What is used, by which module, and a function that returns whether it is still there.
 INTERFACES = [
-    ("KerasTensor._keras_history", "models/logits.py", keras_history),
-    ("Layer._inbound_nodes and Node.input_tensors", "models/logits.py", inbound_nodes),
-    ("Functional._nodes_by_depth", "models/logits.py", nodes_by_depth),
-    ("`call` in a module named keras", "models/logits.py", call_in_module_keras),
-    ("Functional.operations", "models/variants.py", operations),
+    ("KerasTensor._keras_history", "models/endings.py", keras_history),
+    (
+        "Layer._inbound_nodes, Node.input_tensors and Node.arguments",
+        "models/endings.py",
+        inbound_nodes,
+    ),
+    ("the operation of a function", "models/endings.py", operation_of_function),
+    ("a layer as its attributes", "models/endings.py", copy_of_a_layer),
+    ("Layer._flatten_layers", "models/changes.py", flatten_layers),
+    ("Functional._nodes_by_depth", "models/endings.py", nodes_by_depth),
+    ("`call` in a module named keras", "models/endings.py", call_in_module_keras),
+    ("Functional.operations", "models/endings.py", operations),
     (
         "Layer.lora_enabled and Layer.quantization_mode",
         "models/variants.py",

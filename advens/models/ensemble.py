@@ -8,9 +8,8 @@ from keras import ops
 
 from advens.arrays import Tensor
 from advens.backend import ProgramCache
-from advens.models.logits import Outputs, logits_model
-
-Shape = tuple[int | None, ...]
+from advens.models.changes import Snapshot
+from advens.models.logits import Outputs, Shape, logits_model
 
 
 @keras.saving.register_keras_serializable("advens")
@@ -22,22 +21,20 @@ class Ensemble(keras.Model):
     the members; everything else is `keras.Model`.
 
     Args:
-        members: at least one built Keras classifier, all with the same input and output
-            shape.
+        members: at least one built Keras classifier, all with the same input shape and
+            number of classes. One with a single output unit has two classes.
         outputs: what members return whose last layer does not show it, see
             `logits_model`: one value for all, or a list with one per member, None for
             those that show it.
+        **kwargs: arguments of `keras.Model`, such as `name`.
 
     Attributes:
         members: the classifiers.
-        logits_models: each member up to its logits; they share the members' weights.
-        programs: what is compiled for attacks on this ensemble. It has room for 32
-            programs and eight more per member; those used least recently are dropped.
 
     Raises:
-        ValueError: if there is no member, one is not a classifier of two or more
-            classes with one input and one output, the shapes differ, or a member's
-            last layer does not show what it returns.
+        ValueError: if there is no member, one is not a classifier of images with one
+            input and one output, the shapes differ, or a member's last layer does not
+            show what it returns.
     """
 
     def __init__(
@@ -47,33 +44,53 @@ class Ensemble(keras.Model):
         outputs: Outputs | Sequence[Outputs | None] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        members = tuple(members)
-        _check_members(members)
-        per_member: Sequence[Outputs | None]
-        if outputs is None or isinstance(outputs, str):
-            per_member = [outputs for _ in members]
-        else:
-            per_member = outputs
-        if len(per_member) != len(members):
-            raise ValueError(
-                "`outputs` must be one value for all members, or one per member. "
-                f"Received: {len(per_member)} for {len(members)} members"
-            )
-        self.members = members
+        # Whatever the global policy: members get the images in float32.
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.members = _checked_members(members)
         self._outputs = outputs
-        self.logits_models = _Untracked(
-            logits_model(member, output)
-            for member, output in zip(members, per_member, strict=True)
-        )
-        self.programs = ProgramCache(32 + 8 * len(members))
+        self._derived = _Derived(self.members, outputs)
         self.built = True
+
+    @property
+    def logits_models(self) -> Sequence[keras.Model]:
+        """Each member up to its logits; they share the members' weights."""
+        return self._current().logits_models
+
+    @property
+    def programs(self) -> ProgramCache:
+        """What is compiled for attacks on this ensemble.
+
+        It has room for 32 programs and eight more per member; those used least recently
+        are dropped. All are when a member was changed otherwise than in its weights.
+        """
+        return self._current().programs
 
     @property
     def num_classes(self) -> int | None:
         """Number of classes; None if the members are subclassed and do not show it."""
-        shapes = (_output_shape(member) for member in self.members)
-        return next((shape[-1] for shape in shapes if shape), None)
+        return self._current().num_classes
+
+    def _current(self) -> "_Derived":
+        """Return what follows from the members as they are now."""
+        if not self._derived.is_current():
+            self._derived = _Derived(self.members, self._outputs)
+            self.train_function = self.test_function = self.predict_function = None
+        return self._derived
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Compile a step of `fit`."""
+        self._current()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Compile a step of `evaluate`."""
+        self._current()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Compile a step of `predict`."""
+        self._current()
+        return super().make_predict_function(force)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -94,13 +111,11 @@ class Ensemble(keras.Model):
         Returns:
             `(m, n, k)`, or `(n, k)` for one member.
         """
-        if index is None:
-            return ops.stack(
-                [self.member_logits(x, i, training=training) for i in range(len(self))]
-            )
-        logits = self.logits_models[index](x, training=training)
-        _check_output_shape(tuple(logits.shape), f"members[{index}]")
-        return ops.cast(logits, "float32")
+        models = self.logits_models
+        if index is not None:
+            return ops.cast(models[index](x, training=training), "float32")
+        logits = [model(x, training=training) for model in models]
+        return ops.stack([ops.cast(tensor, "float32") for tensor in logits])
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Return the mean of the members' probabilities."""
@@ -108,14 +123,29 @@ class Ensemble(keras.Model):
         return ops.mean(ops.softmax(logits), axis=0)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return the members' output shape."""
-        return self.members[0].compute_output_shape(input_shape)
+        """Return `(n, num_classes)`."""
+        return self.logits_models[0].compute_output_shape(input_shape)
 
     def build(self, input_shape: Shape) -> None:
         """Do nothing: the members are built."""
 
+    def export(self, filepath: str, *args: Any, **kwargs: Any) -> None:
+        """Export the ensemble as `keras.Model.export` does, for images in float32."""
+        shapes = (getattr(member, "input_shape", None) for member in self.members)
+        if shape := next(filter(None, shapes), None):
+            # Otherwise Keras wants a call that is not by `predict`.
+            signature = [keras.InputSpec(dtype="float32", shape=shape)]
+            kwargs.setdefault("input_signature", signature)
+        super().export(filepath, *args, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, including the members."""
+        """Return the arguments, including the members.
+
+        Raises:
+            ValueError: if members share layers. Keras would save the weights of these
+                once, and load no model that has them twice.
+        """
+        _check_nothing_is_shared(self.members)
         members = [keras.saving.serialize_keras_object(m) for m in self.members]
         return {"members": members, "outputs": self._outputs, "name": self.name}
 
@@ -140,72 +170,96 @@ def check_ensemble(ensemble: object) -> None:
         )
 
 
-class _Untracked(Sequence):
-    """Models whose weights Keras does not track: they are the members' already."""
+class _Derived:
+    """What follows from the members of an ensemble as they are now.
 
-    def __init__(self, models: Iterable[keras.Model]) -> None:
-        self._models = tuple(models)
+    Keras does not track it: its weights are the members'.
+    """
 
-    def __getitem__(self, index: Any) -> Any:
-        return self._models[index]
+    def __init__(
+        self,
+        members: tuple[keras.Model, ...],
+        outputs: Outputs | Sequence[Outputs | None] | None,
+    ) -> None:
+        per_member: Sequence[Outputs | None]
+        if outputs is None or isinstance(outputs, str):
+            per_member = [outputs for _ in members]
+        else:
+            per_member = outputs
+        if len(per_member) != len(members):
+            raise ValueError(
+                "`outputs` must be one value for all members, or one per member. "
+                f"Received: {len(per_member)} for {len(members)} members"
+            )
+        self.logits_models = tuple(
+            logits_model(member, output, name=f"members[{i}] ({_name(member)})")
+            for i, (member, output) in enumerate(zip(members, per_member, strict=True))
+        )
+        self.snapshots = [Snapshot(member) for member in members]
+        self.num_classes = _checked_classes(self.logits_models)
+        self.programs = ProgramCache(32 + 8 * len(members))
 
-    def __len__(self) -> int:
-        return len(self._models)
+    def is_current(self) -> bool:
+        """Return whether no member was changed but for its weights' values."""
+        return all(snapshot.is_current() for snapshot in self.snapshots)
 
 
-def _check_members(members: Sequence[keras.Model]) -> None:
+def _name(member: object) -> str:
+    return repr(getattr(member, "name", member))
+
+
+def _checked_members(members: Sequence[keras.Model]) -> tuple[keras.Model, ...]:
+    if isinstance(members, keras.Model) or not isinstance(members, Iterable):
+        raise ValueError(
+            "`members` must be a list of models, also for a single one: "
+            f"Ensemble([model]). Received: {members!r}"
+        )
+    members = tuple(members)
     if not members:
         raise ValueError("`members` must hold at least one model. Received: none")
-    for i, member in enumerate(members):
-        if not isinstance(member, keras.Model):
+    return members
+
+
+def _checked_classes(models: Sequence[keras.Model]) -> int | None:
+    """Return the number of classes; all models must agree on it and on the images.
+
+    Args:
+        models: models up to their logits. Those of subclassed members have no shapes.
+    """
+    shapes = {
+        i: (model.input_shape, model.output_shape)
+        for i, model in enumerate(models)
+        if hasattr(model, "output_shape")
+    }
+    if not shapes:
+        return None
+    first, (images, logits) = next(iter(shapes.items()))
+    for i, (other_images, other_logits) in shapes.items():
+        if logits[-1] != other_logits[-1] or not _compatible(images, other_images):
             raise ValueError(
-                f"`members` must be Keras models. Received: members[{i}]={member!r}"
+                "`members` must have the same input shape and number of classes. "
+                f"Received: members[{first}] maps {images} to logits {logits}, "
+                f"members[{i}] maps {other_images} to logits {other_logits}"
             )
-        name = f"members[{i}] ({member.name!r})"
-        if not member.built:
-            raise ValueError(
-                f"`members` must be built. Received: {name}, which has no input shape "
-                "yet; call it once or give it a keras.Input"
-            )
-        _check_classifier(member, name)
-        pairs = (
-            (_input_shape(members[0]), _input_shape(member)),
-            (_output_shape(members[0]), _output_shape(member)),
-        )
-        if any(first != shape for first, shape in pairs if first and shape):
-            raise ValueError(
-                "`members` must have the same input and output shape. Received: "
-                f"members[0] maps {pairs[0][0]} to {pairs[1][0]}, members[{i}] "
-                f"maps {pairs[0][1]} to {pairs[1][1]}"
-            )
+    return logits[-1]
 
 
-def _input_shape(model: keras.Model) -> Shape | None:
-    """Return a model's input shape; None for a subclassed model, which has none."""
-    return getattr(model, "input_shape", None)
+def _compatible(shape: Shape, other: Shape) -> bool:
+    """Return whether some images have both shapes, in which None is any size."""
+    return len(shape) == len(other) and all(
+        a == b or a is None or b is None for a, b in zip(shape, other, strict=True)
+    )
 
 
-def _output_shape(model: keras.Model) -> Shape | None:
-    return getattr(model, "output_shape", None)
-
-
-def _check_classifier(model: keras.Model, name: str) -> None:
-    """Raise a `ValueError` unless a model maps images to two or more classes."""
-    for kind in ("inputs", "outputs"):
-        tensors = getattr(model, kind, None) or [None]  # subclassed models have none
-        if len(tensors) > 1:
-            raise ValueError(
-                "`members` must have one input and one output. Received: "
-                f"{name} with {len(tensors)} {kind}"
-            )
-    if shape := _output_shape(model):
-        _check_output_shape(shape, name)
-
-
-def _check_output_shape(shape: Shape, name: str) -> None:
-    classes = shape[-1] if len(shape) == 2 else None
-    if classes is None or classes < 2:
-        raise ValueError(
-            "`members` must return `(n, num_classes)`, one logit or probability for "
-            f"each of two or more classes. Received: {name}, which returns {shape}"
-        )
+def _check_nothing_is_shared(members: Sequence[keras.Model]) -> None:
+    owners: dict[keras.Layer, keras.Model] = {}
+    for member in members:
+        for layer in member._flatten_layers():
+            owner = owners.setdefault(layer, member)
+            if owner is not member and layer.variables:
+                raise ValueError(
+                    "`members` must not share layers for an ensemble to be saved as a "
+                    f"whole: Keras could not load it. Received: {owner.name!r} and "
+                    f"{member.name!r}, which share {layer.name!r}. Save the weights "
+                    "with `save_weights`, or each member by itself."
+                )

@@ -11,13 +11,13 @@ from typing import Any, Final
 import keras
 
 from advens.arrays import Tensor
-from advens.models import logits
+from advens.models.endings import graph_inputs, is_functional, operations
 from advens.models.fast_layers import QuickConv2D, has_slow_input_gradient
-from advens.models.logits import is_functional
+from advens.models.logits import AsLogits
 
 # Layers whose inference follows from their config and their weights alone. A Lambda may
 # close over anything, and an adapted Normalization holds more than its weights.
-_COPYABLE: Final = frozenset(
+_COPYABLE: Final = {AsLogits} | {
     getattr(keras.layers, name)
     for name in (
         *("InputLayer", "Dense", "Conv1D", "Conv2D", "DepthwiseConv2D"),
@@ -29,7 +29,7 @@ _COPYABLE: Final = frozenset(
         *("Dropout", "SpatialDropout2D", "GaussianDropout", "GaussianNoise"),
         *("Add", "Subtract", "Multiply", "Average", "Maximum", "Concatenate"),
     )
-)
+}
 
 
 def attacked_model(
@@ -58,7 +58,7 @@ def attacked_model(
                 f"LoRA. Received: {model.name!r}"
             )
         return _variant(model, _in_bfloat16)
-    if copyable and any(map(has_slow_input_gradient, _operations(model))):
+    if copyable and any(map(has_slow_input_gradient, operations(model))):
         return _variant(model, _with_quick_gradient)
     return lambda x: model(x, training=False)
 
@@ -96,12 +96,9 @@ def _copied_graph(
     model: keras.Model, copied: Callable[[keras.Operation], keras.Operation]
 ) -> keras.Model:
     """Copy a model's graph; `copied` returns the copy of a layer or operation."""
-    if isinstance(model, keras.Sequential):
-        ends = model.inputs[0], model.outputs[0]
-    else:
-        ends = model.input, model.output
+    outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
     # Keras would also copy what `model` is compiled with, which may not be possible.
-    graph = keras.Model(*ends, name=model.name)
+    graph = keras.Model(graph_inputs(model), outputs, name=model.name)
     return keras.models.clone_model(graph, clone_function=copied)
 
 
@@ -137,12 +134,12 @@ def _is_copyable(model: keras.Model) -> bool:
         _is_copyable_layer(operation)
         if isinstance(operation, keras.Layer)
         else _is_copyable_operation(operation)
-        for operation in _operations(model)
+        for operation in operations(model)
     )
 
 
 def _is_copyable_layer(layer: keras.Layer) -> bool:
-    if type(layer) not in _COPYABLE and type(layer).__module__ != logits.__name__:
+    if type(layer) not in _COPYABLE:
         return False
     # The config lacks the scale of LoRA.
     if getattr(layer, "lora_enabled", False) or layer.quantization_mode:
@@ -164,14 +161,3 @@ def _is_known(function: object) -> bool:
     """Return whether a function or an object is one of Keras's or of this package."""
     module = getattr(function, "__module__", None) or ""
     return module.split(".")[0] in ("keras", "advens")
-
-
-def _operations(model: keras.Model) -> list[keras.Operation]:
-    """Return the layers and operations of a model and of the models in it."""
-    operations = []
-    for operation in getattr(model, "operations", model.layers):
-        if isinstance(operation, keras.Model):
-            operations += _operations(operation)
-        else:
-            operations.append(operation)
-    return operations

@@ -65,7 +65,6 @@ ENDINGS = {
 # Last layers that do not show what the model returns.
 UNCLEAR = {
     "relu": lambda: functional(dense("relu")),
-    "sigmoid": lambda: sequential(dense("sigmoid")),
     "dropout": lambda: sequential(dense(), layers.Dropout(0.5)),
     "lambda": lambda: functional(dense(), layers.Lambda(ops.softmax)),
     "subclassed": subclassed,
@@ -163,7 +162,7 @@ def test_logits_share_the_weights_of_the_model():
 
 
 def test_an_unbuilt_model():
-    with pytest.raises(ValueError, match="'unbuilt' must be built: call it once"):
+    with pytest.raises(ValueError, match="must be built.*'unbuilt'.*call it once"):
         logits_model(keras.Sequential([dense()], name="unbuilt"))
 
 
@@ -178,3 +177,111 @@ def test_an_unbuilt_model():
 )
 def test_is_functional(make, want):
     assert is_functional(make()) is want
+
+
+def half_precision_body(*tail):
+    keras.utils.set_random_seed(3)
+    return sequential(layers.Dense(8, "relu", dtype="mixed_float16"), *tail)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda: [dense("softmax", dtype="float32")],
+        lambda: [dense(dtype="float32"), layers.Softmax(dtype="float32")],
+    ],
+)
+def test_a_float32_head_on_a_half_precision_body_stays_float32(tail):
+    model = half_precision_body(*tail())
+    model.layers[2].set_weights([1000 * np.eye(8, 3), np.arange(3)])
+    hidden = ops.convert_to_numpy(model.layers[1](X.reshape(5, 4)))
+    assert hidden.dtype == np.float16
+    # In float16 these would be multiples of 0.5, or inf.
+    want = 1000 * hidden.astype("float64")[:, :3] + np.arange(3)
+    logits = logits_model(model)(X)
+    assert ops.dtype(logits) == "float32"
+    assert_allclose(logits, want, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+def test_the_logarithm_of_float16_probabilities_is_finite(kind, units):
+    """In float16 the smallest positive probability is 6e-8, and 1 - 1e-4 is 1."""
+    rows = [[0.75], [0.0], [1.0], [2**-14]] if units == 1 else [[0.75, 0.25, 0.0]]
+    rows = np.array(rows, "float16")
+
+    class Constant(keras.Model):
+        def call(self, inputs):
+            return ops.convert_to_tensor(rows)
+
+    if kind == "functional":
+        layer = layers.Lambda(lambda x: ops.convert_to_tensor(rows), (units,))
+        model = sequential(layers.Activation("linear", dtype="float16"), layer)
+    else:
+        model = Constant(dtype="float16")
+        model(X)
+    logits = ops.convert_to_numpy(logits_model(model, "probs")(X[: len(rows)]))
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+    if units == 1:
+        assert_allclose(logits[0], [0, np.log(3)], rtol=1e-6)
+        # The smallest normal float32 is 2**-126.
+        ends = 126 * np.log(2)
+        assert_allclose(logits[1:3], [[0, -ends], [0, ends]], rtol=1e-6)
+        assert_allclose(logits[3, 1], np.log(2**-14 / (1 - 2**-14)), rtol=1e-6)
+        rows = np.concatenate([1 - rows.astype("float32"), rows], axis=1)
+    assert_allclose(ops.softmax(logits), rows, rtol=1e-5, atol=1e-30)
+
+
+def test_the_logits_of_a_quantized_head():
+    model = sequential(layers.Dense(8, "tanh"), dense("softmax"))
+    model.quantize("int8")
+    logits = logits_model(model)
+    assert_allclose(ops.softmax(logits(X)), model(X), rtol=1e-5, atol=1e-6)
+    # They are not normalized, as logarithms of the probabilities would be.
+    assert np.abs(ops.logsumexp(logits(X), axis=-1)).max() > 0.1
+
+
+def test_logits_of_logits():
+    once = logits_model(sequential(layers.Dense(1, activation="sigmoid")))
+    assert_allclose(logits_model(once)(X), once(X))
+    two = [layers.Dense(3, activation="softmax"), layers.Lambda(lambda x: x)]
+    once = logits_model(sequential(*two), "probs")
+    assert_allclose(logits_model(once)(X), once(X))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        [dense("softmax"), layers.Rescaling(0.5)],
+        [dense("softmax"), layers.Dropout(0.5)],
+        [dense("softmax"), layers.Reshape((1, 3)), layers.Flatten()],
+        [dense(), layers.Softmax(axis=0)],
+        [dense(), layers.Softmax(axis=(0, 1))],
+        [dense(), layers.Rescaling(0.1)],
+        [dense(), layers.Activation("hard_sigmoid")],
+        # A layer that has a linear activation, but computes something.
+        [
+            dense("softmax"),
+            layers.Reshape((3, 1)),
+            layers.SimpleRNN(3, activation="linear"),
+        ],
+    ],
+)
+def test_what_stands_behind_a_softmax_must_be_known(tail):
+    with pytest.raises(ValueError, match="Cannot tell whether"):
+        logits_model(sequential(*tail))
+
+
+def test_a_softmax_with_a_mask_must_be_known():
+    x = inputs = keras.Input((2, 2, 1))
+    logits = dense()(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Softmax()(logits, mask=logits > 0))
+    with pytest.raises(ValueError, match="Cannot tell whether"):
+        logits_model(model)
+
+
+def test_a_temperature_belongs_to_the_logits():
+    model = sequential(dense(), layers.Rescaling(0.1), layers.Softmax())
+    logits = X.reshape(5, 4) @ model.get_weights()[0] / 10
+    assert_allclose(logits_model(model)(X), logits, rtol=1e-5, atol=1e-6)
