@@ -106,8 +106,8 @@ class AdversarialTraining(keras.Model):
         training: bool = True,
     ) -> Tensor:
         """Return J_AT in training, and J in evaluation."""
-        if training and y is None:
-            raise ValueError("`fit` needs labels `y` for adversarial training.")
+        if y is None:
+            raise ValueError("`y` must be the labels of the images. Received: None")
         loss = super().compute_loss(x, y, y_pred, sample_weight, training=training)
         rho = self.settings.rho
         if not training or rho == 1:

@@ -3,6 +3,7 @@
 Teacher and student are any Keras classifiers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -36,7 +37,7 @@ def smoothed_labels(
 
     Args:
         teacher: a trained classifier.
-        x: `(n, h, w, c)` float32 in [0, 1], the images that it was trained on.
+        x: `(n, h, w, c)`, the images that it was trained on, scaled as they were then.
         temperature: see `DistillationSettings`.
         formula: see `DistillationSettings`.
         outputs: what `teacher` returns if its last layer does not show it; see
@@ -44,12 +45,23 @@ def smoothed_labels(
         batch_size: images per call.
 
     Returns:
-        `(n, num_classes)` float32; each row sums to 1.
+        `(n, num_classes)` float32; each row sums to 1. A teacher with a single output
+        unit has two classes.
     """
     settings = DistillationSettings(temperature, formula)
-    logits = logits_model(teacher, outputs)
+    labels = _labels_function(teacher, settings, outputs)
     if len(x) == 0:
         raise ValueError("`x` must hold at least one image. Received: none")
+    function = backend.compile(labels, teacher)
+    batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+    return np.concatenate([ops.convert_to_numpy(function(batch)) for batch in batches])
+
+
+def _labels_function(
+    teacher: keras.Model, settings: DistillationSettings, outputs: Outputs | None
+) -> Callable[[Tensor], Tensor]:
+    """Return the function from images to `smoothed_labels`."""
+    logits = logits_model(teacher, outputs)
 
     def labels(x: Tensor) -> Tensor:
         scores = ops.cast(logits(x, training=False), "float32")
@@ -57,9 +69,7 @@ def smoothed_labels(
             scores = ops.softmax(scores)
         return ops.softmax(scores / settings.temperature)
 
-    function = backend.compile(labels, teacher)
-    batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
-    return np.concatenate([ops.convert_to_numpy(function(batch)) for batch in batches])
+    return labels
 
 
 def student_model(
@@ -72,7 +82,8 @@ def student_model(
     """Return the model to fit to the smoothed labels: the student up to its logits.
 
     With Papernot's formula they are divided by T. The result is a new model that shares
-    the student's weights; the student itself is used at temperature 1.
+    the student's weights; the student itself is used at temperature 1. If it has a
+    single output unit, the model still has two logits.
 
     Args:
         student: a classifier with weights of its own.
@@ -81,15 +92,53 @@ def student_model(
         outputs: what `student` returns if its last layer does not show it; see
             `logits_model`.
     """
-    settings = DistillationSettings(temperature, formula)
+    return _student(student, DistillationSettings(temperature, formula), outputs)
+
+
+def _student(
+    student: keras.Model,
+    settings: DistillationSettings,
+    outputs: Outputs | None,
+    teach: Callable[[Tensor], Tensor] | None = None,
+) -> keras.Model:
     logits = logits_model(student, outputs)
-    model = keras.Sequential([logits])
+    model = Student([logits], teach=teach)
     if settings.formula == "papernot":
         # `Rescaling` would need TensorFlow on every backend.
-        model.add(keras.layers.Lambda(_divided, arguments={"by": temperature}))
+        divide = {"by": settings.temperature}
+        model.add(keras.layers.Lambda(_divided, arguments=divide))
     if shape := getattr(logits, "input_shape", None):  # subclassed models have none
         model.build(shape)
     return model
+
+
+@keras.saving.register_keras_serializable("advens")
+class Student(keras.Sequential):
+    """A student up to its logits, as it is trained.
+
+    Args:
+        teach: the function from images to labels that it learns, instead of the labels
+            of the data; None for these. It is not saved.
+    """
+
+    def __init__(
+        self, *args: Any, teach: Callable[[Tensor], Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._teach = teach
+
+    def compute_loss(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        y_pred: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Return the loss, with the labels of `teach` if there is one."""
+        if self._teach:
+            y = ops.stop_gradient(self._teach(x))
+        return super().compute_loss(x, y, y_pred, sample_weight, training=training)
 
 
 @keras.saving.register_keras_serializable("advens")
@@ -100,7 +149,7 @@ def _divided(logits: Tensor, by: float) -> Tensor:
 def distill(
     teacher: keras.Model,
     student: keras.Model,
-    x: Images,
+    x: Any,
     *,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     temperature: float = DEFAULT_TEMPERATURE,
@@ -112,11 +161,18 @@ def distill(
 ) -> keras.callbacks.History:
     """Train a student on a teacher's smoothed labels; the teacher stays as it is.
 
+    The labels of an array of images are computed once. Of any other data set, or if
+    there is `validation_data`, those of each batch are computed as it comes: labels
+    that the data hold do not count, weights do.
+
     Args:
-        teacher: a trained classifier.
+        teacher: a trained classifier, such as an `Ensemble` with
+            `teacher_outputs="probs"`.
         student: a classifier with weights of its own, which are trained; what it was
             compiled with stays.
-        x: see `smoothed_labels`.
+        x: see `smoothed_labels`; or what else `keras.Model.fit` takes as `x`: a
+            `tf.data.Dataset`, a `PyDataset` or a generator of `x`, `(x, y)` or
+            `(x, y, sample_weight)`.
         optimizer: see `keras.Model.compile`.
         temperature: see `DistillationSettings`.
         formula: see `DistillationSettings`.
@@ -125,12 +181,28 @@ def distill(
         jit_compile: see `keras.Model.compile`.
         **fit: arguments of `keras.Model.fit`, such as `epochs` and `batch_size`.
     """
+    if isinstance(x, list | tuple | dict):
+        raise ValueError(
+            "`x` must be an array of images, a tf.data.Dataset, a PyDataset or a "
+            f"generator. Received: a {type(x).__name__}"
+        )
+    trained = {id(variable) for variable in student.trainable_variables}
+    if any(id(variable) in trained for variable in teacher.variables):
+        raise ValueError(
+            "`student` must have weights of its own. Received: one that shares "
+            f"trainable weights with the teacher, {teacher.name!r}"
+        )
     options: Any = {"temperature": temperature, "formula": formula}
-    labels = smoothed_labels(teacher, x, outputs=teacher_outputs, **options)
-    model = student_model(student, outputs=student_outputs, **options)
+    settings = DistillationSettings(**options)
+    teach = None
+    if hasattr(x, "shape") and fit.get("validation_data") is None:
+        fit["y"] = smoothed_labels(teacher, x, outputs=teacher_outputs, **options)
+    else:
+        teach = _labels_function(teacher, settings, teacher_outputs)
+    model = _student(student, settings, student_outputs, teach)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         jit_compile=jit_compile,
     )
-    return model.fit(x, labels, **fit)
+    return model.fit(x, **fit)
