@@ -13,18 +13,20 @@ class NegativeInTraining(layers.Layer):
         return -inputs if training else inputs
 
 
-def dense(activation=None):
-    return layers.Dense(3, activation=activation, name="last")
+def dense(units, activation=None):
+    return layers.Dense(units, activation=activation, name="last")
 
 
 # For each ending: the layers after Flatten, and `outputs`, where they do not show it.
 ENDINGS = {
-    "softmax": (lambda: [dense(), layers.Softmax()], None),
-    "dense softmax": (lambda: [dense("softmax")], None),
-    "logits": (lambda: [dense()], None),
-    "hidden logits": (lambda: [dense(), layers.Rescaling(1.0)], "logits"),
-    "hidden probs": (lambda: [dense(), layers.Lambda(ops.softmax)], "probs"),
+    "softmax": (lambda units: [dense(units), layers.Softmax()], None),
+    "dense softmax": (lambda units: [dense(units, "softmax")], None),
+    "logits": (lambda units: [dense(units)], None),
+    "hidden logits": (lambda units: [dense(units), layers.Rescaling(1.0)], "logits"),
+    "hidden probs": (lambda units: [dense(units), layers.Lambda(ops.softmax)], "probs"),
 }
+# Endings of one unit: the second of two classes.
+ONE_UNIT = {"sigmoid": (lambda units: [dense(units, "sigmoid")], None)}
 
 
 @pytest.fixture(params=ENDINGS)
@@ -49,8 +51,49 @@ def make_classifier():
 
     def make(ending, kernel, bias):
         body = [keras.Input((2, 2, 1)), layers.Flatten(), NegativeInTraining()]
-        model = keras.Sequential([*body, *ENDINGS[ending][0]()])
+        last, _ = (ENDINGS | ONE_UNIT)[ending]
+        model = keras.Sequential([*body, *last(len(bias))])
         model.get_layer("last").set_weights([kernel, bias])
         return model
 
     return make
+
+
+class Batches(keras.utils.PyDataset):
+    """Arrays in batches of four, in order."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays[0]) // 4
+
+    def __getitem__(self, index):
+        return tuple(array[4 * index : 4 * index + 4] for array in self.arrays)
+
+
+def tf_data(*arrays):
+    import tensorflow as tf
+
+    # As people do it: shuffled and repeated; only here the order is known.
+    whole = tf.data.Dataset.from_tensor_slices(arrays)
+    return whole.shuffle(1).batch(4).repeat()
+
+
+def generator(*arrays):
+    batches = Batches(*arrays)
+    while True:
+        yield from (batches[i] for i in range(len(batches)))
+
+
+@pytest.fixture
+def batches():
+    """Return the class of a `PyDataset` of arrays, four rows at a time."""
+    return Batches
+
+
+@pytest.fixture(params=[tf_data, Batches, generator])
+def in_batches(request):
+    """Return a function that makes batches of four of twelve rows, as Keras fits."""
+    return request.param

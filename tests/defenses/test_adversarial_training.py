@@ -38,6 +38,10 @@ def softmax(logits):
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
 def cross_entropy(x, kernel=KERNEL, bias=BIAS, targets=ONE_HOT):
     return -(targets * np.log(softmax(x @ kernel + bias))).sum(axis=1).mean()
 
@@ -119,6 +123,70 @@ def test_exact_where_the_network_is_certain(classifier, y):
     assert (perturbed(rounded, y) != perturbed(model, y)).any()
 
 
+@pytest.mark.parametrize("y", [Y * 0, np.eye(3)[Y * 0]], ids=["int", "one-hot"])
+@pytest.mark.parametrize("gap", [40, 150])
+def test_moved_where_the_other_classes_underflow(classifier, y, gap):
+    model = AdversarialTraining(classifier(), eps=0.4)
+    model.model.get_layer("last").set_weights([KERNEL, np.array([gap, 0, 0])])
+    # The gradient, divided by 1 - p_0: a softmax over the other classes, and -1.
+    errors = np.insert(softmax((FLAT @ KERNEL)[:, 1:]), 0, -1, axis=1)
+    want = FLAT + 0.4 * np.sign(errors @ KERNEL.T)
+    assert_allclose(perturbed(model, y), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
+@pytest.mark.parametrize("y", [Y, 0.9999 * ONE_HOT + 0.0001 / 3], ids=["int", "soft"])
+def test_in_half_precision_the_gradient_does_not_underflow(y, dtype):
+    network = keras.Sequential(
+        [
+            keras.Input((2, 2, 1)),
+            layers.Flatten(dtype=dtype),
+            layers.Dense(3, dtype=dtype, use_bias=False),
+        ]
+    )
+    # A label is certain at 1 - p = 5e-6, and pixels add little: all entries of the
+    # gradient are below 6e-8, the smallest float16. These weights are float16s.
+    kernel = np.round(KERNEL * 64) / 4096
+    network.layers[-1].set_weights([kernel])
+    model = AdversarialTraining(network, eps=0.25)
+    want = by_hand(0.25, kernel, 0, targets=y if y.ndim == 2 else ONE_HOT)
+    assert_allclose(perturbed(model, y), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["sigmoid", "logits"])
+@pytest.mark.parametrize(
+    "y", [Y % 2, (Y % 2)[:, None], (Y % 2).astype("float32")[:, None], SOFT[:, 0]]
+)
+def test_one_output_unit_by_hand(make_classifier, ending, y):
+    kernel, bias = KERNEL[:, :1], BIAS[:1]
+    network = make_classifier(ending, kernel, bias)
+    model = AdversarialTraining(network, eps=0.3, rho=0.25)
+    p = np.reshape(y, (12, 1))
+    x_adv = FLAT + 0.3 * np.sign((sigmoid(FLAT @ kernel + bias) - p) * kernel.T)
+    assert_allclose(perturbed(model, y), x_adv, rtol=0, atol=1e-6)
+
+    def losses(x):
+        q = sigmoid(x @ kernel + bias)
+        return -(p * np.log(q) + (1 - p) * np.log(1 - q)).mean()
+
+    loss = keras.losses.BinaryCrossentropy(from_logits=ending == "logits")
+    model.compile("sgd", loss, jit_compile=False)
+    assert_allclose(model.test_on_batch(X, y), losses(FLAT), rtol=0, atol=1e-5)
+    want = 0.25 * losses(-FLAT) + 0.75 * losses(-x_adv)
+    assert_allclose(model.train_on_batch(X, y), want, rtol=0, atol=1e-5)
+
+
+def test_one_output_unit_predicts_its_label(make_classifier):
+    kernel, bias = KERNEL[:, :1], BIAS[:1]
+    network = make_classifier("logits", kernel, bias)
+    model = AdversarialTraining(network, eps=0.3, labels="predicted")
+    # Away from the predicted class: up where z is negative, and down elsewhere.
+    signs = -np.sign(FLAT @ kernel + bias)
+    assert np.unique(signs).size == 2
+    want = FLAT + 0.3 * signs * np.sign(kernel.T)
+    assert_allclose(perturbed(model, Y % 2), want, rtol=0, atol=1e-6)
+
+
 def test_predicted_labels_matter_where_they_are_wrong(classifier):
     true, predicted = (
         perturbed(AdversarialTraining(classifier(), eps=0.1, labels=labels))
@@ -140,6 +208,87 @@ def test_forms_of_labels(classifier):
     model.compile("sgd", loss, jit_compile=False)
     want = (cross_entropy(-FLAT, targets=SOFT) + cross_entropy(-want, targets=SOFT)) / 2
     assert_allclose(model.train_on_batch(X, SOFT), want, rtol=0, atol=1e-5)
+
+
+def test_weights_of_images_and_classes(classifier):
+    weights, of_classes = np.linspace(0, 2, 12), {0: 0.5, 1: 2.0, 2: 0.0}
+    x_adv = by_hand(0.2)
+
+    def losses(x):
+        return -np.log(softmax(-x @ KERNEL + BIAS))[range(12), Y]
+
+    mean_losses = (losses(FLAT) + losses(x_adv)) / 2
+    for option, factors in (
+        ({"sample_weight": weights}, weights),
+        ({"class_weight": of_classes}, np.array([0.5, 2, 0])[Y]),
+    ):
+        model = AdversarialTraining(classifier(), eps=0.2)
+        model.compile("sgd", loss_of("logits"), jit_compile=False)
+        got = model.train_on_batch(X, Y, **option)
+        assert_allclose(got, (factors * mean_losses).mean(), rtol=0, atol=1e-5)
+
+
+def test_a_loss_that_is_no_cross_entropy(classifier):
+    def loss(x):
+        return np.square(softmax(-x @ KERNEL + BIAS) - ONE_HOT).mean()
+
+    model = AdversarialTraining(classifier("softmax"), eps=0.2)
+    model.compile("sgd", "mse", jit_compile=False)
+    # The perturbation is that of the cross-entropy all the same.
+    want = (loss(FLAT) + loss(by_hand(0.2))) / 2
+    assert_allclose(model.train_on_batch(X, ONE_HOT), want, rtol=0, atol=1e-5)
+
+
+def test_label_smoothing(classifier):
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3)
+    model = AdversarialTraining(classifier(), eps=0.2)
+    model.compile("sgd", loss, jit_compile=False)
+    smooth = 0.7 * ONE_HOT + 0.1
+    want = [cross_entropy(-x, targets=smooth) for x in (FLAT, by_hand(0.2))]
+    assert_allclose(model.train_on_batch(X, ONE_HOT), np.mean(want), rtol=0, atol=1e-5)
+
+
+def test_data_sets_and_validation(classifier, in_batches):
+    weights = np.linspace(0, 2, 12, dtype="float32")
+    fitted = []
+    for data in (
+        {"x": X, "y": Y, "sample_weight": weights, "batch_size": 4},
+        {"x": in_batches(X, Y, weights), "steps_per_epoch": 3},
+    ):
+        model = AdversarialTraining(classifier(), eps=0.2)
+        model.compile("sgd", loss_of("logits"), jit_compile=False)
+        options = {"validation_data": (X, Y), "epochs": 2, "shuffle": False}
+        history = model.fit(**data, **options, verbose=0).history
+        kernel, bias = model.model.get_layer("last").get_weights()
+        # Validation images are not perturbed.
+        want = cross_entropy(FLAT, kernel, bias)
+        assert_allclose(history["val_loss"][-1], want, rtol=0, atol=1e-5)
+        fitted.append((kernel, history["loss"]))
+    assert_allclose(fitted[1][0], fitted[0][0], rtol=0, atol=1e-6)
+    assert_allclose(fitted[1][1], fitted[0][1], rtol=0, atol=1e-5)
+    assert np.abs(fitted[0][0] - KERNEL).max() > 1e-3
+
+
+@pytest.mark.parametrize("option", ["jit_compile", "run_eagerly"])
+def test_ways_to_compile(classifier, option):
+    model = AdversarialTraining(classifier("softmax"), eps=0.2)
+    model.compile("sgd", loss_of("softmax"), metrics=["accuracy"], **{option: True})
+    want = (cross_entropy(-FLAT) + cross_entropy(-by_hand(0.2))) / 2
+    loss, accuracy = model.train_on_batch([X], [Y])
+    assert_allclose(loss, want, rtol=0, atol=1e-5)
+    # Keras shows metrics of the unperturbed images.
+    right = (-FLAT @ KERNEL + BIAS).argmax(axis=1) == Y
+    assert_allclose(accuracy, right.mean(), rtol=0, atol=1e-6)
+
+
+def test_answers_are_those_of_the_classifier(classifier):
+    network = classifier("softmax")
+    model = AdversarialTraining(network, eps=0.2)
+    for either in (network, model):
+        loss = loss_of("softmax")
+        either.compile("sgd", loss, metrics=["accuracy"], jit_compile=False)
+    assert model.evaluate(X, Y, verbose=0) == network.evaluate(X, Y, verbose=0)
+    assert_array_equal(model.predict(X, verbose=0), network.predict(X, verbose=0))
 
 
 def digits_fit(rho, dtype="float32", **fit):
@@ -178,6 +327,22 @@ def test_in_half_precision_with_callbacks():
     assert np.mean(x_adv != x) > 0.2
 
 
+def test_the_loss_is_scaled_as_the_classifier_asks(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = keras.Sequential(
+            [keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(3)]
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = AdversarialTraining(network, eps=0.1)
+    model.compile("sgd", loss_of("logits"), jit_compile=False)
+    model.train_on_batch(X, Y)
+    model.save(tmp_path / "model.keras")
+    for either in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert isinstance(either.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
 @pytest.mark.parametrize("ending", ["softmax", "hidden logits"])
 def test_saved_and_loaded(tmp_path, classifier, ending, outputs):
     options = {
@@ -206,11 +371,28 @@ def test_saved_and_loaded(tmp_path, classifier, ending, outputs):
         assert_allclose(got, want, rtol=0, atol=1e-6)
 
 
-def test_images_that_cannot_be_trained_on(classifier):
-    robust = AdversarialTraining(classifier(), eps=0.1)
-    robust.compile("sgd", loss_of("logits"))
-    with pytest.raises(ValueError, match=r"floats in \[0, 1\].*Received: dtype uint8"):
-        robust.fit((255 * X).astype("uint8"), Y, verbose=0)
+def test_data_that_cannot_be_trained_on(classifier):
+    for x, y, message in (
+        ((255 * X).astype("uint8"), Y, r"floats in \[0, 1\].*Received: dtype uint8"),
+        (X, None, "`y` must be the labels of the images. Received: None"),
+    ):
+        model = AdversarialTraining(classifier(), eps=0.1)
+        model.compile("sgd", loss_of("logits"), jit_compile=False)
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match=r"`y` must be .*Received: shape \(12, 4\)"):
+        model.perturbed(X, np.eye(4)[Y])
+
+
+def test_more_than_one_input_or_output():
+    first, second = keras.Input((2, 2, 1)), keras.Input((2, 2, 1))
+    flat = layers.Flatten()(first + second)
+    for model in (
+        keras.Model([first, second], layers.Dense(3)(flat)),
+        keras.Model(first, [layers.Dense(3)(layers.Flatten()(first))] * 2),
+    ):
+        with pytest.raises(ValueError, match="one input and one output"):
+            AdversarialTraining(model, eps=0.1)
 
 
 def test_a_classifier_must_show_what_it_returns():

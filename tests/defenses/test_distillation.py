@@ -105,6 +105,93 @@ def test_a_step_of_distillation_by_hand(classifier, ending, outputs, formula, di
     assert_allclose(got, want, rtol=0, atol=1e-5)
 
 
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize(("formula", "divisor"), [("printed", 1), ("papernot", 4)])
+@pytest.mark.parametrize("ending", ["sigmoid", "logits"])
+@pytest.mark.parametrize("student_units", [1, 2])
+def test_one_output_unit_by_hand(
+    make_classifier, ending, student_units, formula, divisor
+):
+    teacher = make_classifier(ending, KERNEL[:, :1], BIAS[:1])
+    options = {"temperature": 4.0, "formula": formula}
+    z = FLAT @ KERNEL[:, 0] + BIAS[0]
+    # Its two classes have the logits 0 and z, and the probabilities 1 - p and p.
+    scores = z if formula == "papernot" else sigmoid(z) - sigmoid(-z)
+    second = sigmoid(scores / 4)
+    labels = np.stack([1 - second, second], axis=1)
+    got = smoothed_labels(teacher, X, **options)
+    assert_allclose(got, labels, rtol=0, atol=1e-6)
+
+    # In training its logits are 0 and -FLAT @ kernel + bias, or both of these.
+    kernel, bias = -KERNEL[:, :student_units], BIAS[:student_units]
+    student = make_classifier("logits", kernel, bias)
+    history = distill(
+        teacher,
+        student,
+        X,
+        **options,
+        optimizer=keras.optimizers.SGD(0.5),
+        jit_compile=False,
+        batch_size=12,
+        verbose=0,
+    )
+    zero = np.zeros((4, 2 - student_units)), np.zeros(2 - student_units)
+    kernel, bias = np.append(zero[0], kernel, axis=1), np.append(zero[1], bias)
+    want = cross_entropy(-FLAT, kernel / divisor, bias / divisor, labels)
+    assert_allclose(history.history["loss"], [want], rtol=0, atol=1e-5)
+    errors = (softmax((-FLAT @ kernel + bias) / divisor) - labels) / (12 * divisor)
+    want = (kernel + 0.5 * FLAT.T @ errors)[:, -student_units:]
+    got = student.get_layer("last").get_weights()[0]
+    assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+def fit_student(make, x, **options):
+    """Return the history and the weights after two epochs of three batches."""
+    student = make(kernel=-KERNEL)
+    history = distill(
+        make(),
+        student,
+        x,
+        temperature=4.0,
+        optimizer=keras.optimizers.SGD(0.5),
+        epochs=2,
+        shuffle=False,
+        jit_compile=False,
+        verbose=0,
+        **options,
+    )
+    return history.history, *student.get_layer("last").get_weights()
+
+
+def test_data_sets(classifier, in_batches):
+    weights = np.linspace(0, 2, 12, dtype="float32")
+    for data, options in (
+        ((X,), {}),
+        # The labels of the data do not count, the weights do.
+        ((X, np.zeros(12), weights), {"sample_weight": weights}),
+    ):
+        want = fit_student(classifier, X, batch_size=4, **options)
+        got = fit_student(classifier, in_batches(*data), steps_per_epoch=3)
+        assert_allclose(got[0]["loss"], want[0]["loss"], rtol=0, atol=1e-5)
+        assert_allclose(got[1], want[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "batches"])
+def test_the_teacher_labels_validation_data(classifier, batches, kind):
+    validation = (X, Y) if kind == "arrays" else batches(X)
+    options = {"validation_data": validation, "batch_size": 4}
+    history, kernel, bias = fit_student(classifier, X, **options)
+    labels = softmax(softmax(FLAT @ KERNEL + BIAS) / 4)
+    want = cross_entropy(FLAT, kernel, bias, labels)
+    assert_allclose(history["val_loss"][-1], want, rtol=0, atol=1e-5)
+    want = fit_student(classifier, X, batch_size=4)
+    assert_allclose(history["loss"], want[0]["loss"], rtol=0, atol=1e-5)
+    assert_allclose(kernel, want[1], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("ending", ["logits", "softmax"])
 def test_a_student_stays_as_it_was_compiled(classifier, ending):
     student = classifier(ending, -KERNEL)
@@ -126,11 +213,15 @@ def test_teacher_and_student_may_end_differently(classifier):
         distill(teacher, student, X, teacher_outputs="logits", **options)
 
 
-def test_a_student_without_its_softmax_can_be_saved(tmp_path, classifier):
+@pytest.mark.parametrize("kind", ["array", "batches"])
+def test_a_student_without_its_softmax_can_be_saved(
+    tmp_path, classifier, batches, kind
+):
+    x = X if kind == "array" else batches(X)
     student, path = classifier("dense softmax"), tmp_path / "student.keras"
     checkpoint = keras.callbacks.ModelCheckpoint(path)
     options = {"jit_compile": False, "verbose": 0, "callbacks": [checkpoint]}
-    distill(classifier(), student, X, **options)
+    distill(classifier(), student, x, **options)
     again = keras.saving.load_model(path)
     want = np.log(student.predict(X, verbose=0))
     got = again.predict(X, verbose=0)
@@ -141,6 +232,31 @@ def test_a_student_without_its_softmax_can_be_saved(tmp_path, classifier):
 def test_no_images(classifier):
     with pytest.raises(ValueError, match="`x` must hold at least one image"):
         smoothed_labels(classifier(), X[:0])
+
+
+@pytest.mark.parametrize("x", [[X], (X, Y), {"images": X}])
+def test_images_that_are_no_array(classifier, x):
+    with pytest.raises(ValueError, match=f"`x` must be an array.*a {type(x).__name__}"):
+        distill(classifier(), classifier(), x)
+
+
+def test_more_than_one_input_or_output(classifier):
+    first, second = keras.Input((2, 2, 1)), keras.Input((2, 2, 1))
+    flat = layers.Flatten()(first + second)
+    for model in (
+        keras.Model([first, second], layers.Dense(3)(flat)),
+        keras.Model(first, [layers.Dense(3)(layers.Flatten()(first))] * 2),
+    ):
+        for pair in ((model, classifier()), (classifier(), model)):
+            with pytest.raises(ValueError, match="one input and one output"):
+                distill(*pair, X)
+
+
+def test_a_student_with_the_teachers_weights(classifier):
+    teacher = classifier("softmax")
+    student = keras.Sequential(teacher.layers[:-1])
+    with pytest.raises(ValueError, match="`student` must have weights of its own"):
+        distill(teacher, student, X)
 
 
 @pytest.mark.parametrize("use", ["labels", "student_model", "teacher", "student"])
