@@ -9,7 +9,7 @@ from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.losses import errors
+from advens.attacks.losses import logit_gradients
 from advens.defenses.settings import (
     DEFAULT_RHO,
     AdversarialSettings,
@@ -187,13 +187,13 @@ def _directions(logits: Tensor, y: Tensor) -> Tensor:
         y: as `_standard_labels` returns them.
     """
     if len(y.shape) == 1:
-        return errors(logits, y)[0]
+        return logit_gradients(logits, y)[0]
     differences = ops.softmax(logits) - y
     sizes = ops.max(ops.abs(differences), axis=-1, keepdims=True)
     # A certain label leaves no difference where its probability rounds to 1.
     is_certain = ops.max(y, axis=-1, keepdims=True) == 1
     return ops.where(
         is_certain,
-        errors(logits, ops.argmax(y, axis=-1))[0],
+        logit_gradients(logits, ops.argmax(y, axis=-1))[0],
         differences / ops.maximum(sizes, keras.config.epsilon()),
     )
