@@ -2,41 +2,61 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.losses import cross_entropies, mean_log_probs
+from advens.attacks.losses import (
+    cross_entropies,
+    logit_gradients,
+    mean_log_probs,
+    weighted_sum,
+)
 from advens.attacks.threat import GradientLoss, LabelMode, Threat
-from advens.checks import check_choices
+from advens.checks import check_choices, check_count
 from advens.models.ensemble import Ensemble, check_ensemble
 from advens.models.variants import attacked_model
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradient:
-    """The gradient of a mean of cross-entropies with respect to the images.
+    """The gradient of the members' loss with respect to the images.
 
     `gradient(x, y)` maps images `(n, h, w, c)` float32 and labels `(n,)` or `(k, n)`
     int to the gradient, `(n, h, w, c)` float32, of the loss summed over the batch: the
-    gradient of an image does not depend on its neighbours.
+    gradient of an image does not depend on its neighbours. The members are `k`
+    classifiers, and the loss is the mean of their cross-entropies; or they are one, and
+    the loss is -log of their mean probability.
+
+    With `loss="exact"` the gradient is right however certain the members are, in
+    float16 too: each member is differentiated from a gradient of its logits whose
+    largest entry is 1, and the results are summed in float32, with weights. Where the
+    sum would underflow, its direction is right, but not its size: see `weighted_sum`.
+    So it is exactly zero only where no member's logits change with the image (behind
+    ReLUs that are all off), or where the members' gradients cancel.
 
     Attributes:
-        logits: maps images to the logits, `(k, n, num_classes)`, of the `k` classifiers
-            over whose cross-entropies the mean is taken.
+        members: functions from images to logits, `(n, num_classes)` float32, by their
+            indices in the ensemble.
+        as_one: whether the members are one classifier.
         labels: see `Threat`.
         loss: see `Threat`.
+        num_draws: see `Threat`.
     """
 
-    logits: Callable[[Tensor], Tensor]
+    members: Mapping[int, Callable[[Tensor], Tensor]]
+    as_one: bool = False
     labels: LabelMode = "true"
     loss: GradientLoss = "exact"
+    num_draws: int = 1
 
     def __post_init__(self) -> None:
         check_choices(self, labels=LabelMode, loss=GradientLoss)
+        check_count("num_draws", self.num_draws)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the gradient at `x`, see above.
@@ -45,30 +65,93 @@ class Gradient:
         images before the attack.
         """
         x = ops.convert_to_tensor(x, "float32")
-        return backend.input_gradient(lambda x: self._losses(x, y), x)
+        if self.loss != "exact":
+            return backend.input_gradient(lambda x: self._losses(x, y), x)
+        return weighted_sum(*self._summands(x, y))
 
     def start_labels(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the labels for an attack that starts at `x`: given or predicted."""
-        if self.labels == "predicted":
-            return ops.argmax(self.logits(x), axis=-1)
-        return y
+        return self._predictions(self._logits(x)) if self.labels == "predicted" else y
+
+    def nan_members(self, x: Tensor, y: Tensor) -> list[int]:
+        """Return the indices of the members whose own gradient at `x` is not finite.
+
+        If `gradient(x, y)` has a NaN, it is from one of them, or infinities of two of
+        them have met.
+        """
+        grads, _ = self._summands(ops.convert_to_tensor(x, "float32"), y)
+        finite = ops.convert_to_numpy(ops.isfinite(grads))
+        finite = finite.reshape(self.num_draws, len(self.members), -1).all(axis=(0, 2))
+        return [index for index, ok in zip(self.members, finite, strict=True) if not ok]
+
+    @property
+    def _networks(self) -> list[Callable[[Tensor], Tensor]]:
+        """The members once for each draw."""
+        return list(self.members.values()) * self.num_draws
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._by_classifier([network(x) for network in self._networks])
+
+    def _by_classifier(self, logits: Sequence[Tensor]) -> Tensor:
+        """Return logits as `(r, k, n, num_classes)`: `r` draws of `k` classifiers.
+
+        All members' draws are draws of one classifier if the members are one.
+        """
+        k = 1 if self.as_one else len(self.members)
+        stacked = ops.stack(logits)
+        return ops.reshape(stacked, (len(logits) // k, k, *stacked.shape[1:]))
+
+    def _predictions(self, logits: Tensor) -> Tensor:
+        """Return the classes of largest mean probability over the draws, `(k, n)`."""
+        several = self.as_one or logits.shape[0] > 1
+        return ops.argmax(mean_log_probs(logits) if several else logits[0], axis=-1)
+
+    def _labels(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return the labels in the loss, `(r, k, n)`: given or predicted again."""
+        if self.labels == "repredicted":
+            y = self._predictions(logits)
+        y = ops.convert_to_tensor(y)
+        per_image, per_classifier = tuple(logits.shape[2:-1]), tuple(logits.shape[1:-1])
+        if tuple(y.shape) not in (per_image, per_classifier):
+            raise ValueError(
+                f"`y` must be of shape {per_image}, one label per image, or "
+                f"{per_classifier}, one per classifier and image. "
+                f"Received: shape {tuple(y.shape)}"
+            )
+        return ops.broadcast_to(y, logits.shape[:-1])
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the mean of the classifiers' cross-entropies, `(n,)`."""
-        logits = self.logits(x)
-        if self.labels == "repredicted":
-            y = ops.argmax(logits, axis=-1)
+        """Return the loss of each image as Keras computes it, `(n,)`."""
+        logits = self._logits(x)
+        y = self._labels(logits, y)
+        if self.as_one:
+            logits, y = mean_log_probs(logits)[None], y[:1]
+        losses = cross_entropies(logits, y, clipped=self.loss == "clipped")
+        return ops.mean(losses, axis=(0, 1))
+
+    def _summands(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the exact gradient is the weighted sum of.
+
+        Returns:
+            The networks' own gradients, `(r * k, n, h, w, c)`, each from a gradient of
+            logits whose largest entry is 1, and the logarithms of their weights,
+            `(r * k, n)`.
+        """
+        networks = self._networks
+        outputs, products = zip(*(backend.vjp(f, x) for f in networks), strict=True)
+        logits = self._by_classifier(outputs)
+        y = self._labels(logits, y)
+        directions, log_weights = logit_gradients(logits, y)
+        if self.as_one:
+            # The gradient of -log(mean p) weighs that of -log(p_i) with p_i / sum(p).
+            log_probs = -cross_entropies(logits, y)
+            log_weights = log_weights + ops.log_softmax(log_probs, axis=0)
         else:
-            y = ops.convert_to_tensor(y)
-            per_image, per_classifier = tuple(logits.shape[1:-1]), logits.shape[:-1]
-            if tuple(y.shape) not in (per_image, tuple(per_classifier)):
-                raise ValueError(
-                    f"`y` must be of shape {per_image}, one label per image, or "
-                    f"{tuple(per_classifier)}, one per classifier and image. "
-                    f"Received: shape {tuple(y.shape)}"
-                )
-            y = ops.broadcast_to(y, per_classifier)
-        return ops.mean(cross_entropies(logits, y, self.loss), axis=0)
+            log_weights = log_weights - math.log(len(networks))
+        directions = ops.reshape(directions, (len(networks), *outputs[0].shape))
+        pairs = zip(products, ops.unstack(directions), strict=True)
+        grads = [product(direction) for product, direction in pairs]
+        return ops.stack(grads), ops.reshape(log_weights, (len(networks), -1))
 
 
 def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
@@ -78,9 +161,10 @@ def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
     - `"mean_member"`, Grad. 2 (Section 3): the mean over i of these gradients.
     - `"ensemble"`: of -log(mean over i of p_i(y | x)). It weighs the gradient of member
       i with p_i / sum(p), and neither overflows nor clips. Its logits are logarithms of
-      probabilities, so that `loss="logits"` is exact too.
+      probabilities, so that `loss="logits"` loses little, too.
 
-    For an ensemble of one the three coincide.
+    For an ensemble of one the three coincide. Draws count as members do: each mean is
+    over the members and their draws (Athalye et al. 2018, arXiv:1802.00420).
 
     Args:
         ensemble: an ensemble of `m` members.
@@ -99,17 +183,13 @@ def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
                 f"`index` must be from 0 to {size - 1}. Received: index={threat.index}"
             )
         indices = range(threat.index, threat.index + 1)
-    models = [_attacked(ensemble, index, threat) for index in indices]
-
-    def member_logits(x: Tensor) -> Tensor:
-        logits = [model(x) for model in models]
-        return ops.stack([ops.cast(tensor, "float32") for tensor in logits])
-
-    def ensemble_logits(x: Tensor) -> Tensor:
-        return mean_log_probs(member_logits(x))[None]
-
-    logits = ensemble_logits if threat.gradient == "ensemble" else member_logits
-    return Gradient(logits, threat.labels, threat.loss)
+    return Gradient(
+        {index: _attacked(ensemble, index, threat) for index in indices},
+        threat.gradient == "ensemble",
+        threat.labels,
+        threat.loss,
+        threat.num_draws,
+    )
 
 
 def _attacked(
@@ -119,4 +199,5 @@ def _attacked(
     model: keras.Model = ensemble.logits_models[index]
     bfloat16 = threat.compute == "bfloat16"
     make = functools.partial(attacked_model, model, bfloat16=bfloat16)
-    return ensemble.programs.get(("attacked", index, bfloat16), make)
+    network = ensemble.programs.get(("attacked", index, bfloat16), make)
+    return lambda x: ops.cast(network(x), "float32")

@@ -51,14 +51,24 @@ class Threat:
             as they are before the attack; `"repredicted"`: what it predicts at each
             step.
         loss: how the cross-entropy is computed (docs/protocol.md, point 12).
-            `"exact"`: from the logits, with a gradient that keeps the label's own term.
-            `"logits"`: from the logits by Keras. In float32 its gradient, softmax -
-            onehot, loses the label's own term where 1 - p(y | x) < 6e-8; what is left
-            points elsewhere or nowhere, which looks like robustness. `"clipped"`: from
-            probabilities clipped at 1e-7, as in Keras of 2017.
+            `"exact"`: from the logits, with a gradient that keeps the label's own term
+            and never underflows, see `attacks.gradients.Gradient`. `"logits"`: from the
+            logits by Keras. In float32 its gradient, softmax - onehot, loses the
+            label's own term where 1 - p(y | x) < 6e-8; what is left points elsewhere or
+            nowhere, which looks like robustness. `"clipped"`: from probabilities
+            clipped at 1e-7, as in Keras of 2017. In members that compute in float16
+            both underflow earlier.
         compute: `"float32"`: each layer of the attacked members computes as its own
             dtype policy says; `"bfloat16"`: the gradient is computed in bfloat16 from
-            the same weights. Attacked images are always judged in float32.
+            the same weights. Attacked images are always judged by the members as they
+            are.
+        num_draws: how often each member is evaluated for a gradient, >= 1: more than
+            once for members that are random in inference too, such as those with a
+            dropout that is always on (Athalye et al. 2018, arXiv:1802.00420). Each
+            draw counts as a member of its own: the mean of the members' gradients, or
+            of their probabilities, is over the draws too. A predicted label is that of
+            a classifier's mean probability over its draws. Time and memory grow with
+            it.
     """
 
     gradient: GradientSource
@@ -66,6 +76,7 @@ class Threat:
     labels: LabelMode = "true"
     loss: GradientLoss = "exact"
     compute: Compute = "float32"
+    num_draws: int = 1
 
     def __post_init__(self) -> None:
         check_choices(
@@ -75,6 +86,7 @@ class Threat:
             loss=GradientLoss,
             compute=Compute,
         )
+        check_count("num_draws", self.num_draws)
         if (self.index is not None) != (self.gradient == "member"):
             raise ValueError(
                 "`index` must be given for gradient='member', and for no other. "

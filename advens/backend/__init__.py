@@ -179,19 +179,32 @@ def is_known(x: Tensor) -> bool:
     return not isinstance(x, jax.core.Tracer)
 
 
-def input_gradient(losses: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return the gradient of the sum of `losses(x)`, `(n,)`, with respect to `x`."""
+def vjp(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return `function(x)`, and the vector-Jacobian product of `function` at `x`.
+
+    The latter maps a tensor `v` of the shape of `function(x)` to the gradient of
+    `sum(v * function(x))` with respect to `x`. It can be called once.
+    """
     if name() == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             x = tf.convert_to_tensor(x)
             tape.watch(x)
-            loss = tf.reduce_sum(losses(x))
-        return tape.gradient(loss, x, unconnected_gradients="zero")
+            value = function(x)
+        return value, lambda v: tape.gradient(value, x, v, unconnected_gradients="zero")
     import jax
 
-    return jax.grad(lambda x: ops.sum(losses(x)))(x)
+    value, product = jax.vjp(function, x)
+    return value, lambda v: product(v)[0]
+
+
+def input_gradient(losses: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the gradient of the sum of `losses(x)`, `(n,)`, with respect to `x`."""
+    values, product = vjp(losses, x)
+    return product(ops.ones_like(values))
 
 
 class ProgramCache:

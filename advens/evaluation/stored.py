@@ -35,10 +35,18 @@ def outcomes_spec(
     """
     return {
         **evaluated,
-        "threat": threat and dataclasses.asdict(threat),
+        "threat": threat and _threat_spec(threat),
         "attacks": [dataclasses.asdict(attack) for attack in attacks],
         "backend": backend,
     }
+
+
+def _threat_spec(threat: Threat) -> Spec:
+    """Return a threat's part of an address. A single draw is not part of it."""
+    spec = dataclasses.asdict(threat)
+    if threat.num_draws == 1:
+        del spec["num_draws"]
+    return spec
 
 
 def stored_outcomes(

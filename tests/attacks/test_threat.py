@@ -20,6 +20,12 @@ def test_steps_are_whole_and_at_least_one(value):
         Attack("BIM", 0.2, 0.1, value)
 
 
+@pytest.mark.parametrize("value", [0, 2.0])
+def test_draws_are_whole_and_at_least_one(value):
+    with pytest.raises(ValueError, match=f"must be an integer >= 1. .*={value}$"):
+        Threat("ensemble", num_draws=value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

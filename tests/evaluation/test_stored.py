@@ -165,3 +165,14 @@ def test_spec():
         "backend": "tensorflow",
     }
     assert spec(threat=None, attacks=())["threat"] is None
+
+
+def test_only_several_draws_are_part_of_the_address():
+    once, thrice = (
+        spec(threat=dataclasses.replace(THREAT, num_draws=num_draws))["threat"]
+        for num_draws in (1, 3)
+    )
+    assert once == spec()["threat"]
+    assert thrice == {**once, "num_draws": 3}
+    fields = {field.name for field in dataclasses.fields(THREAT)}
+    assert fields - once.keys() == {"num_draws"}
