@@ -1,6 +1,7 @@
 """Checks of arguments. Imports nothing of advens but the types of arrays."""
 
 import math
+import numbers
 import operator
 from typing import SupportsIndex, get_args
 
@@ -30,7 +31,8 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def check_at_least(name: str, value: float, low: float) -> None:
-    """Raise a `ValueError` if a number is NaN, infinite or below `low`."""
+    """Raise a `ValueError` unless an argument is a finite number, not below `low`."""
+    _check_number(name, value)
     if not (low <= value and math.isfinite(value)):
         raise ValueError(
             f"`{name}` must be >= {low} and finite. Received: {name}={value}"
@@ -38,9 +40,18 @@ def check_at_least(name: str, value: float, low: float) -> None:
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raise a `ValueError` unless a number is above 0 and finite."""
+    """Raise a `ValueError` unless an argument is a finite number above 0."""
+    _check_number(name, value)
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"`{name}` must be > 0 and finite. Received: {name}={value}")
+
+
+def _check_number(name: str, value: object) -> None:
+    # numpy's scalars are such numbers, its arrays are not.
+    if not isinstance(value, numbers.Real):
+        raise ValueError(
+            f"`{name}` must be a number. Received: {type(value).__name__} instead"
+        )
 
 
 def check_count(name: str, value: SupportsIndex) -> None:
@@ -51,6 +62,15 @@ def check_count(name: str, value: SupportsIndex) -> None:
         count = 0
     if count < 1:
         raise ValueError(f"`{name}` must be an integer >= 1. Received: {name}={value}")
+
+
+def check_labels(y: Labels, num_classes: int) -> None:
+    """Raise a `ValueError` if a label is none of a classifier's classes."""
+    if y.min() < 0 or y.max() >= num_classes:
+        raise ValueError(
+            f"`y` must be labels from 0 to {num_classes - 1}. Received: {y.min()} to "
+            f"{y.max()}"
+        )
 
 
 def checked_images(
@@ -70,6 +90,10 @@ def checked_images(
     x, y = np.asarray(x), np.asarray(y)
     largest = np.finfo(np.float32).max
     low, high = (0, 1) if attacked else (-largest, largest)
+    if x.ndim != 4:
+        raise ValueError(
+            f"`x` must be images, `(n, h, w, c)`. Received: an array of shape {x.shape}"
+        )
     # The min and max of an array with a NaN are NaN, and no comparison holds.
     if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= low and x.max() <= high):
         bounds = " in [0, 1]" if attacked else ""

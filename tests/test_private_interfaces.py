@@ -116,6 +116,26 @@ def backpropagation_of_convolutions():
     return callable(tf.raw_ops.Conv2DBackpropFilter)
 
 
+def recording():
+    import tensorflow as tf
+    from tensorflow.python.eager import record
+
+    x = tf.ones(3)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        with record.stop_recording():
+            y = 2 * x
+        record.record_operation("double", [y], [x], lambda upstream: [5 * upstream])
+    return np.array_equal(tape.gradient(y, x), [5] * 3)
+
+
+def state_mapping():
+    variables = [keras.Variable(np.zeros(2)) for _ in range(2)]
+    with keras.StatelessScope([(variables[0], np.ones(2))]) as scope:
+        variables[1].assign(np.ones(2))
+    return len(scope.state_mapping) == 2
+
+
 def fused_adam():
     import tensorflow as tf
 
@@ -146,6 +166,7 @@ INTERFACES = [
     ),
     ("Conv2D.convolution_op", "models/fast_layers.py", convolution_op),
     ("Dropout.seed_generator", "models/fast_layers.py", seed_generator),
+    ("StatelessScope.state_mapping", "backend/__init__.py", state_mapping),
     ("Adam.update_step", "training/optimizers.py", update_step),
     ("Optimizer._get_variable_index", "training/optimizers.py", variable_index),
     ("Adam._momentums and Adam._velocities", "training/optimizers.py", moments),
@@ -162,6 +183,12 @@ INTERFACES = [
         "tf.raw_ops.Conv2DBackpropFilter",
         "backend/tensorflow_kernels.py",
         backpropagation_of_convolutions,
+        marks=tensorflow_only,
+    ),
+    pytest.param(
+        "tensorflow.python.eager.record",
+        "backend/tensorflow_kernels.py",
+        recording,
         marks=tensorflow_only,
     ),
     pytest.param(

@@ -17,7 +17,7 @@ from advens.attacks.losses import (
     weighted_sum,
 )
 from advens.attacks.threat import GradientLoss, LabelMode, Threat
-from advens.checks import check_choices, check_count
+from advens.checks import check_choices, check_count, check_labels
 from advens.models.ensemble import Ensemble, check_ensemble
 from advens.models.variants import attacked_model
 
@@ -118,6 +118,8 @@ class Gradient:
                 f"{per_classifier}, one per classifier and image. "
                 f"Received: shape {tuple(y.shape)}"
             )
+        if backend.is_known(y):
+            check_labels(ops.convert_to_numpy(y), logits.shape[-1])
         return ops.broadcast_to(y, logits.shape[:-1])
 
     def _losses(self, x: Tensor, y: Tensor) -> Tensor:

@@ -153,6 +153,12 @@ def _jax_program(function: Callable, model: keras.Model) -> Callable:
         before = [scope.get_current_value(variable) for variable in variables]
         with scope:
             result = function(*args)
+        if len(scope.state_mapping) > len(variables):
+            raise ValueError(
+                "A compiled function may only assign to variables of its model. "
+                "Received: one that is none of them, such as the state of a "
+                "SeedGenerator that is no attribute of a layer"
+            )
         after = [scope.get_current_value(variable) for variable in variables]
         changed = {i: new for i, new in enumerate(after) if new is not before[i]}
         return result, changed

@@ -29,8 +29,7 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor, padding: Padding) -> tf.Tensor:
     """
     from tensorflow.python.eager import record
 
-    # A tensor: a tape does not record what happens to it below.
-    kernel = tf.convert_to_tensor(kernel)
+    x, kernel = tf.convert_to_tensor(x), tf.convert_to_tensor(kernel)
     options = {"strides": [1, 1, 1, 1], "padding": padding}
     if None in x.shape[1:3]:
         return tf.nn.conv2d(x, kernel, **options)

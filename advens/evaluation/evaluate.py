@@ -11,7 +11,7 @@ from advens.arrays import Images, Labels, Tensor
 from advens.attacks.compiled import CompiledGradient
 from advens.attacks.fgsm_bim import AdversarialExamples, craft
 from advens.attacks.threat import Attack, Threat
-from advens.checks import check_count, checked_images
+from advens.checks import check_count, check_labels, checked_images
 from advens.evaluation.outcomes import Outcomes, join_outcomes
 from advens.models.ensemble import Ensemble, check_ensemble
 
@@ -137,11 +137,7 @@ def _attacked(
         )
     x, y = checked_images(x, y, attacked=threat is not None)
     # Subclassed members show their number of classes when they are called.
-    last = (ensemble.num_classes or ensemble(x[:1]).shape[-1]) - 1
-    if y.min() < 0 or y.max() > last:
-        raise ValueError(
-            f"`y` must be labels from 0 to {last}. Received: {y.min()} to {y.max()}"
-        )
+    check_labels(y, ensemble.num_classes or ensemble(x[:1]).shape[-1])
     check_count("batch_size", batch_size)
     # All batches have one size, and the last one is filled up: a program is compiled
     # for one shape.

@@ -85,16 +85,9 @@ def _variant(
     ]
 
     def call(x: Tensor) -> Tensor:
-        values = [(ours, theirs.value) for ours, theirs in pairs]
-        scope = keras.StatelessScope(state_mapping=values)
-        before = [scope.get_current_value(ours) for ours, _ in pairs]
-        with scope:
-            outputs = network(x, training=False)
-        for (ours, theirs), old in zip(pairs, before, strict=True):
-            # The seed of a dropout that is on in inference, too, moves on.
-            if (new := scope.get_current_value(ours)) is not old:
-                theirs.assign(new)
-        return outputs
+        weights = [(ours, theirs.value) for ours, theirs in pairs]
+        with keras.StatelessScope(state_mapping=weights):
+            return network(x, training=False)
 
     return call
 

@@ -1,7 +1,9 @@
 import functools
 import gc
 import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -14,12 +16,6 @@ from advens.attacks.threat import Attack, Threat
 from advens.backend import ProgramCache
 from advens.evaluation.evaluate import evaluate
 from advens.models.ensemble import Ensemble
-
-
-@pytest.fixture
-def on_gpu(monkeypatch):
-    """Let the backend compute as on a GPU: by a loop within the program."""
-    monkeypatch.setattr(backend, "on_gpu", lambda: True)
 
 
 def test_name_is_that_of_keras():
@@ -72,38 +68,100 @@ def test_input_gradient_by_hand():
     )
 
 
-def double_and_count(state):
-    x, count = state
-    return 2 * x, count + 1
+def test_programs_of_eight_shapes_are_kept():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    traces = []
+    compiled = backend.compile(lambda x: traces.append(x.shape) or model(x), model)
+    for n in (*range(1, 11), *range(3, 11)):
+        assert compiled(ops.ones((n, 3))).shape == (n, 2)
+    assert len(traces) == 10
+    compiled(ops.ones((1, 3)))
+    assert len(traces) == 11
 
 
-@pytest.mark.parametrize("num_steps", [0, 1, 2, 5])
-@pytest.mark.parametrize("way", ["on_cpu", "on_gpu"])
-def test_repeat(request, way, num_steps):
-    if way == "on_gpu":
-        request.getfixturevalue("on_gpu")
-    start = ops.convert_to_tensor([1.0, -1.5]), ops.convert_to_tensor(0)
-    x, count = backend.repeat(num_steps, double_and_count, start)
-    assert_array_equal(x, 2**num_steps * np.array([1, -1.5]))
-    assert int(count) == num_steps
+def test_one_program_is_traced_at_a_time():
+    """Also if one compiled function calls another."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    tracing, together = [], []
+
+    def function(x):
+        tracing.append(1)
+        time.sleep(0.02)
+        together.append(len(tracing))
+        tracing.pop()
+        return model(x)
+
+    inner = [backend.compile(lambda x: function(x), model) for _ in range(4)]
+    outer = [backend.compile(lambda x, f=f: f(x) + 1, model) for f in inner]
+    x = ops.ones((2, 3))
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda compiled: compiled(x), outer))
+    assert together == [1] * 4
+    for value in got:
+        assert_allclose(value, model(x) + 1, rtol=1e-6)
 
 
-def test_trajectory_has_the_state_after_each_step():
-    start = ops.convert_to_tensor([1.0, -1.5]), ops.convert_to_tensor(0)
-    states = backend.trajectory(4, double_and_count, start)
-    assert [int(count) for _, count in states] == [1, 2, 3, 4]
-    want = [[2, -3], [4, -6], [8, -12], [16, -24]]
-    assert_array_equal([ops.convert_to_numpy(x) for x, _ in states], want)
-    assert backend.trajectory(0, double_and_count, start) == []
+def always_dropping(seed):
+    inputs = keras.Input((100,))
+    return keras.Model(inputs, layers.Dropout(0.5, seed=seed)(inputs, training=True))
 
 
-def test_a_loop_in_a_compiled_function():
-    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
-    compiled = backend.compile(lambda x: backend.repeat(3, model, x), model)
-    for weight in (2.0, -1.0):
-        model.set_weights([np.array([[weight]])])
-        got = compiled(ops.convert_to_tensor([[5.0]]))
-        assert_allclose(got, [[5 * weight**3]], rtol=1e-6)
+def test_every_call_draws_anew():
+    def drawn():
+        model = always_dropping(seed=7)
+
+        def twice(x):
+            return ops.stack([model(x), model(x)])
+
+        compiled = backend.compile(twice, model)
+        x = ops.ones((1, 100))
+        return np.concatenate([ops.convert_to_numpy(compiled(x)) for _ in range(3)])
+
+    got = drawn()
+    assert set(got.ravel()) == {0, 2}
+    # Three calls of two draws: no two are the same, nor much alike.
+    for i in range(6):
+        for j in range(i):
+            assert 0.3 < np.mean(got[i] == got[j]) < 0.7
+    assert_array_equal(drawn(), got)
+
+
+def test_the_states_of_silent_layers_stay():
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.BatchNormalization(), layers.Dropout(0.5, seed=1)]
+    )
+    before = [ops.convert_to_numpy(variable) for variable in model.variables]
+    values = [variable.value for variable in model.variables]
+    compiled = backend.compile(lambda x: model(x, training=False), model)
+    compiled(ops.ones((2, 3)))
+    assert len(before) == 5
+    for variable, old, value in zip(model.variables, before, values, strict=True):
+        assert_array_equal(ops.convert_to_numpy(variable), old)
+        assert variable.value is value
+
+
+@pytest.mark.skipif(backend.name() != "jax", reason="TensorFlow finds all variables")
+def test_a_seed_generator_that_no_layer_holds():
+    generator = keras.random.SeedGenerator(1)
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    compiled = backend.compile(
+        lambda x: model(x) + keras.random.normal((2,), seed=generator), model
+    )
+    with pytest.raises(ValueError, match="SeedGenerator that is no attribute"):
+        compiled(ops.ones((1, 3)))
+
+
+def test_only_values_are_known():
+    known = []
+
+    def function(x):
+        known.append(backend.is_known(x))
+        return x
+
+    backend.compile(function, keras.Sequential())(ops.ones(2))
+    function(ops.ones(2))
+    function(np.ones(2))
+    assert known == [False, True, True]
 
 
 def keep(cache, *keys):
@@ -185,18 +243,21 @@ def test_threads_share_a_cache():
     assert len(cache) == 4
 
 
-def test_a_sweep_over_attacks_does_not_fill_the_memory(linear):
-    """Every attack has a program of its own, of which an ensemble keeps some."""
+def test_a_sweep_over_threats_does_not_fill_the_memory(linear):
+    """Every threat has a program of its own, of which an ensemble keeps some."""
     members = linear[0].members
     ensemble = Ensemble(members)
     size = ensemble.programs.size
     assert size == 32 + 8 * 3
     x, y = np.full((1, 2, 2, 1), 0.5, "float32"), np.array([1])
     ensemble.programs = ProgramCache(4)
-    for i in range(6):
-        attack = Attack("FGSM", 0.1 * i, 0.1 * i, 1)
-        got = evaluate(ensemble, x, y, threat=Threat("ensemble"), attacks=[attack])
+    attacks = [Attack("FGSM", 0.3, 0.3, 1)]
+    for threat in (
+        *(Threat("member", index) for index in range(3)),
+        *(Threat("ensemble", labels=labels) for labels in ("true", "predicted")),
+    ):
+        got = evaluate(ensemble, x, y, threat=threat, attacks=attacks)
         assert len(ensemble.programs) <= 4
         again = Ensemble(members)
-        want = evaluate(again, x, y, threat=Threat("ensemble"), attacks=[attack])
+        want = evaluate(again, x, y, threat=threat, attacks=attacks)
         assert_array_equal(got[0].members, want[0].members)
