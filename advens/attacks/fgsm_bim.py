@@ -186,7 +186,7 @@ def _gradient(gradient: GradientFunction, x: Tensor, y: Tensor, step: str) -> Te
         images = ops.convert_to_numpy(x)[ops.convert_to_numpy(is_nan)]
         raise ValueError(
             f"The gradient{of} must be numbers. Received: NaN for "
-            f"{len(np.unique(images, axis=0))} different images, at {step}{under}"
+            f"{len(np.unique(images, axis=0))} different image(s), at {step}{under}"
         )
     return grad
 
