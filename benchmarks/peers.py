@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from advens import backend
 from advens.arrays import Images, Labels
+from advens.attacks.compiled import CompiledGradient
 from advens.attacks.fgsm_bim import craft
 from advens.attacks.gradients import Gradient, gradient
 from advens.attacks.losses import mean_log_probs
@@ -107,11 +107,9 @@ def advens_gradient(case: Case, compute: Compute) -> Gradient:
 
 def advens(case: Case, compute: Compute = "float32") -> Crafting:
     """Return the attack that a user of advens would write."""
-    followed = advens_gradient(case, compute)
-    compiled = backend.compile(
-        lambda x, y: craft(followed, x, y, [case.attack])[0], case.ensemble
-    )
-    return case.in_batches(lambda x, y: compiled(x, y).x_adv)
+    threat = dataclasses.replace(case.threat, compute=compute)
+    followed = CompiledGradient(case.ensemble, threat)
+    return case.in_batches(lambda x, y: craft(followed, x, y, [case.attack])[0].x_adv)
 
 
 def tape_gradient(case: Case) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

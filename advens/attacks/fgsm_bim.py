@@ -86,17 +86,25 @@ def craft(
     """Run attacks that follow the same gradient; they share the gradient at `x`.
 
     Attacks that differ only in their number of steps cost no more than the longest:
-    the others are found on its way.
+    the others are found on its way. The steps are a loop in Python, as a loop within a
+    program is slower on a CPU, and eps, step size and number of steps should be no
+    constants of one.
 
     Args:
-        gradient: a function of `(x, y)`; see `advens.attacks.gradients`. A `Gradient`
-            with `labels="predicted"` predicts its labels at `x` and ignores `y`.
+        gradient: a function of `(x, y)`; see `advens.attacks.gradients`. It is fastest
+            as a `CompiledGradient`. With `labels="predicted"`, labels are predicted at
+            `x`, and `y` is ignored.
         x: `(n, h, w, c)` float32 in [0, 1].
         y: `(n,)` int labels.
         attacks: their settings.
 
     Returns:
         The adversarial images of each attack.
+
+    Raises:
+        ValueError: if images and labels do not belong together or are out of range, or
+            if the gradient of an image is NaN. In a program of the user's own, values
+            cannot be checked.
     """
     x, y = _start(gradient, x, y, boxed=any(attack.box for attack in attacks))
     if not attacks:
@@ -186,7 +194,7 @@ def _gradient(gradient: GradientFunction, x: Tensor, y: Tensor, step: str) -> Te
         images = ops.convert_to_numpy(x)[ops.convert_to_numpy(is_nan)]
         raise ValueError(
             f"The gradient{of} must be numbers. Received: NaN for "
-            f"{len(np.unique(images, axis=0))} different images, at {step}{under}"
+            f"{len(np.unique(images, axis=0))} different image(s), at {step}{under}"
         )
     return grad
 

@@ -298,16 +298,6 @@ def test_equals_art(convs, images, attack):
     assert_allclose(got, peer.generate(x, np.eye(4)[y]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("labels", LABELS)
-def test_a_loop_as_on_a_gpu_gives_the_same(monkeypatch, convs, images, labels):
-    followed = gradient(convs, Threat("mean_member", labels=labels))
-    want = run(ATTACKS[2], followed, *images)
-    monkeypatch.setattr(backend, "on_gpu", lambda: True)
-    got = run(ATTACKS[2], followed, *images)
-    assert_allclose(got.x_adv, want.x_adv, rtol=0, atol=1e-6)
-    assert_array_equal(got.zero_gradient, want.zero_gradient)
-
-
 def test_images_of_another_scale_are_no_floats(linear):
     followed = gradient(linear[0], Threat("ensemble"))
     with pytest.raises(ValueError, match=r"floats in \[0, 1\]. Received: dtype uint8"):
@@ -349,6 +339,78 @@ def test_settings_out_of_range(name, value):
     message = f"`{name}` must be {rule}. Received: {name}={value}$"
     with pytest.raises(ValueError, match=message):
         bim(lambda x, y: x, X, Y, **settings)
+
+
+@pytest.mark.parametrize("name", ["eps", "step_size"])
+@pytest.mark.parametrize("value", [np.array([0.1, 0.2]), np.ones(1), None, "0.1", [1]])
+def test_settings_that_are_no_numbers(name, value):
+    settings = {"eps": 0.2, "step_size": 0.1, "num_steps": 2, name: value}
+    kind = type(value).__name__
+    message = f"^`{name}` must be a number. Received: {kind} instead$"
+    with pytest.raises(ValueError, match=message):
+        bim(lambda x, y: x, X, Y, **settings)
+
+
+@pytest.mark.parametrize("value", [2.0, "2", None, 1.5])
+def test_steps_that_cannot_be_counted(value):
+    message = f"^`num_steps` must be an integer >= 1. Received: num_steps={value}$"
+    with pytest.raises(ValueError, match=message):
+        bim(lambda x, y: x, X, Y, eps=0.2, step_size=0.1, num_steps=value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_settings_as_numbers_of_numpy(linear, dtype):
+    followed = gradient(linear[0], Threat("ensemble"))
+    eps = dtype(0.25)
+    got = bim(followed, X, Y, eps=eps, step_size=eps, num_steps=np.int64(2))
+    want = bim(followed, X, Y, eps=0.25, step_size=0.25, num_steps=2)
+    assert ops.dtype(got.x_adv) == "float32"
+    assert_array_equal(got.x_adv, want.x_adv)
+
+
+@pytest.mark.parametrize("x", [X[:0], X[0], X[..., 0], X[None]])
+def test_images_of_another_shape(linear, x):
+    followed = gradient(linear[0], Threat("ensemble"))
+    with pytest.raises(ValueError, match="at least one image, `.n, h, w, c.`. Rec"):
+        fgsm(followed, x, Y[: len(x)], eps=0.1)
+
+
+def test_labels_of_other_images(linear):
+    followed = gradient(linear[0], Threat("ensemble"))
+    for y in (Y[:5], Y[:1], np.append(Y, 0)):
+        message = f"one label per image. Received: {len(y)} labels for 6 images$"
+        with pytest.raises(ValueError, match=message):
+            fgsm(followed, X, y, eps=0.1)
+
+
+@pytest.mark.parametrize("source", ["mean_member", "ensemble"])
+@pytest.mark.parametrize("loss", ["exact", "logits", "clipped"])
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_labels_of_no_class(linear, source, loss, wrong):
+    followed = gradient(linear[0], Threat(source, loss=loss))
+    y = np.where(np.arange(6) == 2, wrong, Y)
+    message = f"labels from 0 to 2. Received: {y.min()} to {y.max()}"
+    for labels in (y, ops.convert_to_tensor(y)):
+        with pytest.raises(ValueError, match=message):
+            fgsm(followed, X, labels, eps=0.1)
+
+
+def test_a_nan_in_a_gradient_is_an_error():
+    """Here it is that of image 2, once it has moved, and of its twin."""
+    x = X.copy()
+    x[4] = x[2]
+
+    def followed(x_adv, y):
+        wrong = ops.equal(ops.cast(y, "float32"), 2.0) & (ops.sum(x_adv - x) > 0.01)
+        return ops.where(wrong[:, None, None, None], np.nan, 1.0) + 0 * x_adv
+
+    y = np.array([0, 0, 2, 0, 2, 0])
+    fgsm(followed, x, y, eps=0.1)
+    message = (
+        "^The gradient must be numbers. Received: NaN for 1 different image.s., at "
+    )
+    with pytest.raises(ValueError, match=f"{message}step 2 of BIM$"):
+        bim(followed, x, y, eps=0.1, step_size=0.1, num_steps=3)
 
 
 def test_negative_fgsm():

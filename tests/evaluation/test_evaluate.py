@@ -189,7 +189,7 @@ def test_a_second_evaluation_compiles_nothing(ensemble, images, monkeypatch):
     twin = Ensemble(ensemble.members)
     options = {"threat": THREATS[1], "attacks": ATTACKS}
     first = evaluate(twin, *images, **options)
-    # One for the attacks, one for judging, and three members' inference.
+    # One for the gradient, one for judging, and three members' inference.
     assert len(twin.programs) == 5
     monkeypatch.setattr(backend, "compile", None)
     assert_same(evaluate(twin, *images, **options), first)
@@ -201,9 +201,35 @@ def test_nan_is_no_answer(ensemble, images):
     healthy, both = Ensemble([ensemble[0]]), Ensemble([ensemble[0], broken])
     with pytest.raises(ValueError, match=r"NaN from members\[1\] under no attack"):
         evaluate(both, *images)
-    with pytest.raises(ValueError, match=r"NaN from members\[0, 1\] under FGSM"):
-        evaluate(both, *images, threat=Threat("mean_member"), attacks=ATTACKS)
     evaluate(healthy, *images)
+
+
+@pytest.mark.parametrize("source", ["mean_member", "ensemble"])
+def test_a_nan_in_a_gradient_is_that_of_its_member(images, source):
+    """The answers are numbers: only one member's gradient at black images is not."""
+    rng = np.random.default_rng(0)
+    members = []
+    for root in (False, True):
+        x = inputs = keras.Input((4, 4, 1))
+        x = keras.layers.Flatten()(x)
+        # sqrt(x**2) has the gradient inf * 0 at 0.
+        x = keras.ops.sqrt(x**2) if root else x
+        member = keras.Model(inputs, keras.layers.Dense(3)(x))
+        member.set_weights([rng.normal(size=(16, 3)), rng.normal(size=3)])
+        members.append(member)
+    x, y = images[0].copy(), images[1]
+    x[1], x[7], x[10] = 0, 0, 0
+    x[7, 0] = 0.5
+    ensemble, threat = Ensemble(members), Threat(source)
+    assert evaluate(ensemble, x, y)
+    message = (
+        r"^The gradient of members\[1\] must be numbers. Received: NaN for 2 different "
+        rf"image.s., at step 1 of FGSM under Threat\(gradient='{source}'"
+    )
+    for function in (evaluate, adversarial_images):
+        with pytest.raises(ValueError, match=message):
+            function(ensemble, x, y, threat=threat, attacks=ATTACKS)
+    evaluate(Ensemble(members[:1]), x, y, threat=threat, attacks=ATTACKS)
 
 
 class Subclassed(keras.Model):
@@ -264,6 +290,8 @@ def test_bad_options(ensemble, images, options, message):
         (lambda x, y: (x, 0 * y + 3), "from 0 to 2. Received: 3 to 3"),
         (lambda x, y: (x, 0 * y - 1), "from 0 to 2. Received: -1 to -1"),
         (lambda x, y: (x[:0], y[:0]), r"at least one image.* of shape \(0,"),
+        (lambda x, y: (x[0], y[:1]), r"`.n, h, w, c.`. .* of shape \(4, 4, 1\)"),
+        (lambda x, y: (x[..., 0], y), r"`.n, h, w, c.`. .* of shape \(11, 4, 4\)"),
         (lambda x, y: (255 * x, y), r"in \[0, 1\].* float32 .* to 2"),
         (lambda x, y: (x - 0.5, y), r"in \[0, 1\].* from -0"),
         (lambda x, y: (x * np.nan, y), "without NaN.* nan"),
