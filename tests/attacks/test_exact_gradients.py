@@ -184,9 +184,9 @@ def test_mean_over_draws(kind, compute):
     """The gradients of a dropout that is always on, with all its masks worked out."""
     kernel, rate, num_images, num_draws = np.array([3, -1.0]), 0.5, 1000, 16
     members = []
-    for _ in range(2):
+    for seed in range(2):
         inputs = keras.Input((2, 1, 1))
-        hidden = AlwaysOn(rate)(layers.Flatten()(inputs))
+        hidden = AlwaysOn(rate, seed=seed)(layers.Flatten()(inputs))
         dense = layers.Dense(2)
         members.append(keras.Model(inputs, dense(hidden)))
         dense.set_weights([np.stack([np.zeros(2), kernel], axis=-1), np.zeros(2)])
