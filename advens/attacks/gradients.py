@@ -166,7 +166,8 @@ def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
       probabilities, so that `loss="logits"` loses little, too.
 
     For an ensemble of one the three coincide. Draws count as members do: each mean is
-    over the members and their draws (Athalye et al. 2018, arXiv:1802.00420).
+    over the members and their draws (Athalye et al. 2018, arXiv:1802.00420), and with
+    several draws Grad. 2 and the ensemble gradient differ for an ensemble of one, too.
 
     Args:
         ensemble: an ensemble of `m` members.

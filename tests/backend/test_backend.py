@@ -58,6 +58,14 @@ def test_a_compiled_function_is_traced_once_per_shape():
     assert len(traces) == 2
 
 
+def test_vjp_by_hand():
+    """The Jacobian of (x0 x1, 3 x1) at (2, 5) is ((5, 2), (0, 3))."""
+    x = ops.convert_to_tensor([2.0, 5.0])
+    value, product = backend.vjp(lambda x: ops.stack([x[0] * x[1], 3 * x[1]]), x)
+    assert_array_equal(value, [10, 15])
+    assert_array_equal(product(ops.convert_to_tensor([10.0, 1.0])), [50, 23])
+
+
 def test_input_gradient_by_hand():
     x = np.array([[1, 2], [3, -1]], "float32")
     # Of x1² + 3 x1 x2: (2 x1 + 3 x2, 3 x1).
