@@ -4,8 +4,8 @@ import pytest
 from keras import layers, ops
 from numpy.testing import assert_allclose
 
-from advens.models.ensemble import Ensemble
 from advens.models.endings import is_functional
+from advens.models.ensemble import Ensemble
 from advens.models.logits import logits_model
 from advens.models.variants import attacked_model
 
