@@ -4,8 +4,10 @@ import pytest
 from keras import layers, ops
 from numpy.testing import assert_allclose
 
+from advens.models.endings import is_functional
 from advens.models.ensemble import Ensemble
-from advens.models.logits import is_functional, logits_model
+from advens.models.logits import logits_model
+from advens.models.variants import attacked_model
 
 X = np.random.default_rng(1).uniform(size=(5, 2, 2, 1)).astype("float32")
 
@@ -285,3 +287,10 @@ def test_a_temperature_belongs_to_the_logits():
     model = sequential(dense(), layers.Rescaling(0.1), layers.Softmax())
     logits = X.reshape(5, 4) @ model.get_weights()[0] / 10
     assert_allclose(logits_model(model)(X), logits, rtol=1e-5, atol=1e-6)
+
+
+def test_the_logarithm_stays_in_float32_in_an_attack_in_bfloat16():
+    model = sequential(dense("softmax"), layers.Rescaling(1.0))
+    called = attacked_model(logits_model(model, "probs"), bfloat16=True)
+    assert ops.dtype(called(X)) == "float32"
+    assert_allclose(ops.softmax(called(X)), model(X), rtol=0.05)
