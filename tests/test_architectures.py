@@ -95,9 +95,7 @@ def vision_transformer():
 def convolutions(dtype=None, **options):
     return [
         layers.Conv2D(6, 3, dtype=dtype, **options),
-        layers.BatchNormalization(
-            axis=1 if options else -1, dtype=dtype, gamma_initializer="ones"
-        ),
+        layers.BatchNormalization(axis=1 if options else -1, dtype=dtype),
         layers.ReLU(dtype=dtype),
         layers.Dropout(0.2, dtype=dtype),
         layers.Flatten(dtype=dtype),
