@@ -8,8 +8,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from advens.attacks.compiled import gradient
     from advens.attacks.fgsm_bim import AdversarialExamples, bim, fgsm
-    from advens.attacks.gradients import gradient
     from advens.attacks.threat import Attack, Threat
     from advens.defenses.adversarial_training import AdversarialTraining
     from advens.defenses.distillation import distill
@@ -31,7 +31,7 @@ _MODULES = {
     "distill": "defenses.distillation",
     "evaluate": "evaluation.evaluate",
     "fgsm": "attacks.fgsm_bim",
-    "gradient": "attacks.gradients",
+    "gradient": "attacks.compiled",
     "worst_case": "evaluation.outcomes",
 }
 

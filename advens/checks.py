@@ -90,9 +90,10 @@ def checked_images(
     x, y = np.asarray(x), np.asarray(y)
     largest = np.finfo(np.float32).max
     low, high = (0, 1) if attacked else (-largest, largest)
-    if x.ndim != 4:
+    if x.ndim < 2:
         raise ValueError(
-            f"`x` must be images, `(n, h, w, c)`. Received: an array of shape {x.shape}"
+            "`x` must be images, `(n, h, w, c)`, or other inputs of at least two axes. "
+            f"Received: an array of shape {x.shape}"
         )
     # The min and max of an array with a NaN are NaN, and no comparison holds.
     if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= low and x.max() <= high):

@@ -21,7 +21,7 @@ from keras import ops
 from advens.arrays import Images, Labels
 from advens.attacks.compiled import CompiledGradient
 from advens.attacks.fgsm_bim import craft
-from advens.attacks.gradients import Gradient, gradient
+from advens.attacks.gradients import Gradient, uncompiled_gradient
 from advens.attacks.losses import mean_log_probs
 from advens.attacks.threat import Attack, Compute, Threat
 from advens.models.architecture import Architecture
@@ -102,7 +102,9 @@ def mean_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 def advens_gradient(case: Case, compute: Compute) -> Gradient:
     """Return the gradient of the case as advens computes it."""
-    return gradient(case.ensemble, dataclasses.replace(case.threat, compute=compute))
+    return uncompiled_gradient(
+        case.ensemble, dataclasses.replace(case.threat, compute=compute)
+    )
 
 
 def advens(case: Case, compute: Compute = "float32") -> Crafting:

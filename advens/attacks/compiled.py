@@ -3,16 +3,18 @@
 import dataclasses
 from collections.abc import Callable
 
+from keras import ops
+
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.gradients import gradient
+from advens.attacks.gradients import uncompiled_gradient
 from advens.attacks.threat import Threat
 from advens.models.ensemble import Ensemble
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledGradient:
-    """What `gradient(ensemble, threat)` computes, compiled once per shape of images.
+    """A gradient, compiled once per shape of images.
 
     One program serves attacks of any eps, step size and number of steps. It is kept in
     `ensemble.programs`, and sees the weights that the members have at each call.
@@ -27,21 +29,50 @@ class CompiledGradient:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the gradient at `x`, see `Gradient`."""
-        return self._program("__call__")(x, y)
+        return self._call("__call__", x, y)
 
     def start_labels(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the labels for an attack that starts at `x`, see `Gradient`."""
         if self.threat.labels != "predicted":
             return y
-        return self._program("start_labels")(x, y)
+        return self._call("start_labels", x, y)
 
     def nan_members(self, x: Tensor, y: Tensor) -> list[int]:
         """Return whose gradients at `x` have a NaN, see `Gradient`."""
-        return gradient(self.ensemble, self.threat).nan_members(x, y)
+        return uncompiled_gradient(self.ensemble, self.threat).nan_members(x, y)
 
-    def _program(self, method: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def _call(self, method: str, x: Tensor, y: Tensor) -> Tensor:
+        def uncompiled() -> Callable[[Tensor, Tensor], Tensor]:
+            return getattr(uncompiled_gradient(self.ensemble, self.threat), method)
+
         def make() -> Callable[[Tensor, Tensor], Tensor]:
-            function = getattr(gradient(self.ensemble, self.threat), method)
-            return backend.compile(function, self.ensemble)
+            return backend.compile(uncompiled(), self.ensemble)
 
-        return self.ensemble.programs.get((self.threat, method), make)
+        x = ops.convert_to_tensor(x, "float32")
+        if not backend.is_known(x):  # in a program of the user's own
+            return uncompiled()(x, y)
+        return self.ensemble.programs.get((self.threat, method), make)(x, y)
+
+
+def gradient(ensemble: Ensemble, threat: Threat) -> CompiledGradient:
+    """Return the gradient that an attacker on an ensemble follows.
+
+    It maps images `(n, h, w, c)` float32 and labels `(n,)` int to a gradient of the
+    images' shape.
+
+    - `"member"`, Grad. 1 (Section 3): the gradient of J(theta_i, x, y).
+    - `"mean_member"`, Grad. 2 (Section 3): the mean over i of these gradients.
+    - `"ensemble"`: the gradient of -log(mean over i of p_i(y | x)).
+
+    See `Gradient` and `uncompiled_gradient` for the details.
+
+    Args:
+        ensemble: an ensemble of `m` members.
+        threat: which gradient.
+
+    Raises:
+        ValueError: if `ensemble` is not an `Ensemble`, the threat's index is not a
+            member's, or a member cannot compute in bfloat16 as the threat asks.
+    """
+    uncompiled_gradient(ensemble, threat)  # finds what is wrong
+    return CompiledGradient(ensemble, threat)

@@ -219,10 +219,10 @@ def _checked_images(x: Tensor, boxed: bool) -> Tensor:
             f"`x` must be images as floats in [0, 1]. Received: dtype {x.dtype}"
         )
     x = ops.convert_to_tensor(x, "float32")
-    if x.ndim != 4 or 0 in x.shape:
+    if x.ndim < 2 or 0 in x.shape:
         raise ValueError(
-            "`x` must be at least one image, `(n, h, w, c)`. Received: shape "
-            f"{tuple(x.shape)}"
+            "`x` must be at least one image, `(n, h, w, c)`, or another input of at "
+            f"least two axes. Received: shape {tuple(x.shape)}"
         )
     if boxed and backend.is_known(x):
         low, high = float(ops.min(x)), float(ops.max(x))

@@ -1,4 +1,4 @@
-"""The gradients that attacks on an ensemble follow: `gradient(ensemble, threat)`."""
+"""The gradients that attacks on an ensemble follow."""
 
 import dataclasses
 import functools
@@ -156,8 +156,8 @@ class Gradient:
         return ops.stack(grads), ops.reshape(log_weights, (len(networks), -1))
 
 
-def gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
-    """Return the gradient of a threat to an ensemble.
+def uncompiled_gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
+    """Return the gradient of a threat to an ensemble, see `compiled.gradient`.
 
     - `"member"`, Grad. 1 (Section 3): of J(theta_i, x, y).
     - `"mean_member"`, Grad. 2 (Section 3): the mean over i of these gradients.

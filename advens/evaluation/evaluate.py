@@ -8,7 +8,7 @@ from keras import ops
 
 from advens import backend
 from advens.arrays import Images, Labels, Tensor
-from advens.attacks.compiled import CompiledGradient
+from advens.attacks.compiled import gradient
 from advens.attacks.fgsm_bim import AdversarialExamples, craft
 from advens.attacks.threat import Attack, Threat
 from advens.checks import check_count, check_labels, checked_images
@@ -150,7 +150,7 @@ def _attacked(
         if threat is None:
             examples = [AdversarialExamples(x_batch, np.zeros(batch_size, bool))]
         else:
-            followed = CompiledGradient(ensemble, threat)
+            followed = gradient(ensemble, threat)
             examples = craft(followed, x_batch, y_batch, attacks)
         yield examples, y_batch, min(batch_size, len(x) - start)
 

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from advens.arrays import Answers, Images, Ints, Labels
+from advens.attacks.compiled import gradient
 from advens.attacks.fgsm_bim import craft
-from advens.attacks.gradients import gradient
 from advens.attacks.threat import Attack, Threat
 from advens.datasets import Dataset
 from advens.strauss2017.columns import PAPER_LOSS

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from advens import backend
 from advens.attacks.compiled import CompiledGradient
 from advens.attacks.fgsm_bim import bim, craft
-from advens.attacks.gradients import Gradient, gradient
+from advens.attacks.gradients import Gradient, uncompiled_gradient
 from advens.attacks.threat import Attack, Threat
 from advens.evaluation.evaluate import adversarial_images, evaluate
 from advens.models.ensemble import Ensemble
@@ -66,7 +66,10 @@ def test_it_is_the_gradient(data, source, labels):
     ensemble = Ensemble([small(0), small(1)])
     threat = Threat(source, 1 if source == "member" else None, labels=labels)
     x, y = data
-    compiled, usual = CompiledGradient(ensemble, threat), gradient(ensemble, threat)
+    compiled, usual = (
+        CompiledGradient(ensemble, threat),
+        uncompiled_gradient(ensemble, threat),
+    )
     y_compiled, y_usual = (g.start_labels(x, y) for g in (compiled, usual))
     assert_array_equal(y_compiled, y_usual)
     want = ops.convert_to_numpy(usual(x, y_usual))
@@ -97,14 +100,17 @@ def test_a_users_own_program(data, traced):
     ensemble = Ensemble([small(0), small(1)])
     threat, attack = Threat("mean_member"), Attack("BIM", 0.3, 0.1, 4)
     x, y = (ops.convert_to_tensor(array) for array in data)
-    want = craft(gradient(ensemble, threat), x, y, [attack])[0]
+    want = craft(uncompiled_gradient(ensemble, threat), x, y, [attack])[0]
 
     def program(followed):
         return backend.compile(
             lambda x, y: craft(followed, x, y, [attack])[0], ensemble
         )
 
-    for followed in (CompiledGradient(ensemble, threat), gradient(ensemble, threat)):
+    for followed in (
+        CompiledGradient(ensemble, threat),
+        uncompiled_gradient(ensemble, threat),
+    ):
         got = program(followed)(x, y)
         assert_allclose(got.x_adv, want.x_adv, rtol=0, atol=1e-6)
         assert_array_equal(got.zero_gradient, want.zero_gradient)
@@ -169,7 +175,7 @@ def test_threads(data, labels):
 
     def attack_by_hand(job):
         ensemble, threat, eps = job
-        followed = gradient(ensemble, threat)
+        followed = uncompiled_gradient(ensemble, threat)
         return bim(followed, x, y, eps=eps, step_size=eps / 2, num_steps=3)
 
     want = [attack(job) for job in jobs()]

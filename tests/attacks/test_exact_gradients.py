@@ -9,7 +9,7 @@ from keras import layers, ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import backend
-from advens.attacks.gradients import Gradient, gradient
+from advens.attacks.gradients import Gradient, uncompiled_gradient
 from advens.attacks.threat import Attack, Threat
 from advens.evaluation.evaluate import evaluate
 from advens.models.ensemble import Ensemble
@@ -24,7 +24,7 @@ GRADIENTS = {
 
 
 def gradient_of(kind, ensemble, **options):
-    return gradient(ensemble, Threat(*GRADIENTS[kind], **options))
+    return uncompiled_gradient(ensemble, Threat(*GRADIENTS[kind], **options))
 
 
 def per_image(array):
@@ -123,7 +123,7 @@ def test_a_member_without_a_gradient_does_not_hide_the_others(linear):
     for kind in ("Grad. 2", "ensemble"):
         got = gradient_of(kind, ensemble)(X, np.zeros(5, int))
         assert_allclose(per_image(got), per_image(np.tile(want, (5, 1))), 0, 1e-6)
-    got = gradient(ensemble, Threat("member", 0))(X, np.zeros(5, int))
+    got = uncompiled_gradient(ensemble, Threat("member", 0))(X, np.zeros(5, int))
     assert_array_equal(got, np.zeros_like(X))
 
 
@@ -262,7 +262,7 @@ def test_members_with_nan(labels, loss):
     options = {"labels": labels, "loss": loss}
 
     def nan_members(x, threat, members=members):
-        followed = gradient(Ensemble(members), threat)
+        followed = uncompiled_gradient(Ensemble(members), threat)
         return followed.nan_members(x, followed.start_labels(x, y))
 
     for kind in ("Grad. 2", "ensemble"):
@@ -270,7 +270,7 @@ def test_members_with_nan(labels, loss):
         assert nan_members(x, threat) == [1, 2]
         assert nan_members(x, threat, members[:2]) == [1]
         assert nan_members(X[:2], threat) == []
-        assert np.isnan(gradient(Ensemble(members), threat)(x, y)).any()
+        assert np.isnan(uncompiled_gradient(Ensemble(members), threat)(x, y)).any()
     assert nan_members(x, Threat("member", 1, **options)) == [1]
     assert nan_members(x, Threat("member", 0, **options)) == []
 
@@ -278,9 +278,9 @@ def test_members_with_nan(labels, loss):
 def test_infinities_that_cancel():
     x = np.zeros((1, 2, 2, 1), "float32")
     members = [with_root([1, 1, 1, 1]), with_root([-1, -1, -1, -1])]
-    followed = gradient(Ensemble(members), Threat("mean_member"))
+    followed = uncompiled_gradient(Ensemble(members), Threat("mean_member"))
     assert np.isnan(followed(x, Y[:1])).all()
     assert followed.nan_members(x, Y[:1]) == [0, 1]
     # Alone, infinity has a sign.
-    alone = gradient(Ensemble(members), Threat("member", 0))
+    alone = uncompiled_gradient(Ensemble(members), Threat("member", 0))
     assert_array_equal(np.sign(alone(x, Y[:1])), np.ones_like(x))

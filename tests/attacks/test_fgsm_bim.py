@@ -5,8 +5,9 @@ from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import backend
+from advens.attacks.compiled import gradient
 from advens.attacks.fgsm_bim import bim, craft, fgsm, iterates
-from advens.attacks.gradients import Gradient, gradient
+from advens.attacks.gradients import Gradient
 from advens.attacks.threat import Attack, Threat
 from advens.models.ensemble import Ensemble
 from advens.models.logits import logits_model

@@ -5,7 +5,7 @@ from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import backend
-from advens.attacks.gradients import Gradient, gradient
+from advens.attacks.gradients import Gradient, uncompiled_gradient
 from advens.attacks.threat import Threat
 from advens.models.ensemble import Ensemble
 from advens.models.logits import logits_model
@@ -21,7 +21,7 @@ GRADIENTS = {
 
 
 def gradient_of(kind, ensemble, **options):
-    return gradient(ensemble, Threat(*GRADIENTS[kind], **options))
+    return uncompiled_gradient(ensemble, Threat(*GRADIENTS[kind], **options))
 
 
 def softmax(logits):
@@ -60,7 +60,7 @@ def test_closed_form_on_linear_members(linear):
     ensemble, want = linear[0], linear_gradients(linear)
     probs = linear_probs(linear)[:, range(5), Y]
     for i in range(3):
-        got = gradient(ensemble, Threat("member", i))(X, Y)
+        got = uncompiled_gradient(ensemble, Threat("member", i))(X, Y)
         assert_allclose(got, want[i], rtol=1e-5, atol=1e-6)
     got = gradient_of("Grad. 2", ensemble)(X, Y)
     assert_allclose(got, want.mean(axis=0), rtol=1e-5, atol=1e-6)
@@ -71,7 +71,7 @@ def test_closed_form_on_linear_members(linear):
 def test_mean_and_weighted_mean_of_the_members(convs, images):
     x, y = images
     threats = [Threat("member", i) for i in range(3)]
-    grads = np.stack([gradient(convs, threat)(x, y) for threat in threats])
+    grads = np.stack([uncompiled_gradient(convs, threat)(x, y) for threat in threats])
     probs = np.stack([numpy_member_probs(m, x)[range(6), y] for m in convs])
     got = gradient_of("Grad. 2", convs)(x, y)
     assert_allclose(got, grads.mean(axis=0), rtol=1e-5, atol=1e-6)
@@ -130,7 +130,9 @@ def test_mean_member_gradient_equals_art(convs, images):
 def test_all_coincide_for_one_member(convs, images, labels, loss):
     ensemble = Ensemble([convs[0]])
     first, *others = (
-        gradient(ensemble, Threat(*threat, labels=labels, loss=loss))(*images)
+        uncompiled_gradient(ensemble, Threat(*threat, labels=labels, loss=loss))(
+            *images
+        )
         for threat in (("member", 0), ("mean_member",), ("ensemble",))
     )
     for other in others:
@@ -257,7 +259,7 @@ def test_in_bfloat16(convs, images, kind):
 @pytest.mark.parametrize("index", [-1, 3])
 def test_index_out_of_range(linear, index):
     with pytest.raises(ValueError, match=f"`index` must be from 0 to 2.*={index}$"):
-        gradient(linear[0], Threat("member", index))
+        uncompiled_gradient(linear[0], Threat("member", index))
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)

@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import backend
+from advens.attacks.compiled import gradient
 from advens.attacks.fgsm_bim import craft
-from advens.attacks.gradients import gradient
 from advens.attacks.threat import Attack, Threat
 from advens.evaluation.evaluate import adversarial_images, evaluate, evaluate_batches
 from advens.evaluation.outcomes import Outcomes, join_outcomes

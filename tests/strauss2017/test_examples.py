@@ -1,8 +1,8 @@
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
+from advens.attacks.compiled import gradient
 from advens.attacks.fgsm_bim import bim
-from advens.attacks.gradients import gradient
 from advens.attacks.threat import Threat
 from advens.datasets import load
 from advens.storage.store import Store
