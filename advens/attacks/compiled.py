@@ -9,7 +9,8 @@ from advens import backend
 from advens.arrays import Tensor
 from advens.attacks.gradients import uncompiled_gradient
 from advens.attacks.threat import Threat
-from advens.models.ensemble import Ensemble
+from advens.checks import check_labels
+from advens.models.ensemble import Ensemble, check_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,13 @@ class CompiledGradient:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the gradient at `x`, see `Gradient`."""
         return self._call("__call__", x, y)
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Raise a `ValueError` unless these are images and labels of the ensemble."""
+        check_images(self.ensemble, x)
+        if backend.is_known(y):
+            classes = self.ensemble.num_classes or self.ensemble(x[:1]).shape[-1]
+            check_labels(ops.convert_to_numpy(y), classes)
 
     def start_labels(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the labels for an attack that starts at `x`, see `Gradient`."""

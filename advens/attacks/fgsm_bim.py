@@ -151,7 +151,10 @@ def _start(
     """Return the images from which an attack starts and its labels, both checked."""
     x = _checked_images(x, boxed)
     if isinstance(gradient, Gradient | CompiledGradient):
-        y = gradient.start_labels(x, _checked_labels(y, x.shape[0]))
+        y = _checked_labels(y, x.shape[0])
+        if isinstance(gradient, CompiledGradient):
+            gradient.check(x, y)
+        y = gradient.start_labels(x, y)
     return x, y
 
 

@@ -86,9 +86,10 @@ def weighted_sum(grads: Tensor, log_weights: Tensor) -> Tensor:
         grads: `(m, n, h, w, c)` float32.
         log_weights: `(m, n)`, the logarithms of the weights.
     """
-    sizes = ops.max(ops.abs(grads), axis=(2, 3, 4))
+    features = tuple(range(2, grads.ndim))
+    sizes = ops.max(ops.abs(grads), axis=features)
     log_size = ops.max(log_weights + ops.log(sizes), axis=0)
     log_weights = log_weights + ops.relu(_SMALLEST_LOG_SIZE - log_size)
     # A gradient that is zero may have an infinite weight now.
     weights = ops.where(sizes > 0, ops.exp(log_weights), 0.0)
-    return ops.sum(weights[..., None, None, None] * grads, axis=0)
+    return ops.sum(ops.expand_dims(weights, features) * grads, axis=0)

@@ -13,7 +13,7 @@ from advens.attacks.fgsm_bim import AdversarialExamples, craft
 from advens.attacks.threat import Attack, Threat
 from advens.checks import check_count, check_labels, checked_images
 from advens.evaluation.outcomes import Outcomes, join_outcomes
-from advens.models.ensemble import Ensemble, check_ensemble
+from advens.models.ensemble import Ensemble, check_ensemble, check_images
 
 # The examples of each attack, the labels, and how many of the images count.
 _Batch = tuple[list[AdversarialExamples], Tensor, int]
@@ -136,6 +136,7 @@ def _attacked(
             f"threat={threat}, attacks={attacks}"
         )
     x, y = checked_images(x, y, attacked=threat is not None)
+    check_images(ensemble, x)
     # Subclassed members show their number of classes when they are called.
     check_labels(y, ensemble.num_classes or ensemble(x[:1]).shape[-1])
     check_count("batch_size", batch_size)

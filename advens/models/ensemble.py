@@ -170,6 +170,17 @@ def check_ensemble(ensemble: object) -> None:
         )
 
 
+def check_images(ensemble: Ensemble, x: Tensor) -> None:
+    """Raise a `ValueError` unless the members take images of the shape of `x`."""
+    for i, model in enumerate(ensemble.logits_models):
+        shape = getattr(model, "input_shape", None)  # subclassed models have none
+        if shape and not _compatible(tuple(x.shape)[1:], shape[1:]):
+            raise ValueError(
+                f"`x` must be of shape {shape}, which members[{i}] takes. Received: "
+                f"shape {tuple(x.shape)}"
+            )
+
+
 class _Derived:
     """What follows from the members of an ensemble as they are now.
 

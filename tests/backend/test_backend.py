@@ -258,7 +258,7 @@ def test_a_sweep_over_threats_does_not_fill_the_memory(linear):
     size = ensemble.programs.size
     assert size == 32 + 8 * 3
     x, y = np.full((1, 2, 2, 1), 0.5, "float32"), np.array([1])
-    ensemble.programs = ProgramCache(4)
+    ensemble.programs.size = 4
     attacks = [Attack("FGSM", 0.3, 0.3, 1)]
     for threat in (
         *(Threat("member", index) for index in range(3)),
