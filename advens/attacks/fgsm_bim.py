@@ -23,9 +23,12 @@ class AdversarialExamples(NamedTuple):
 
     Attributes:
         x_adv: `(n, h, w, c)` float32, the adversarial images.
-        zero_gradient: `(n,)` bool, whether the gradient at the image was exactly zero
-            at any step. Such an image did not move at that step: if it is still
-            classified correctly, this is a numerical accident, not robustness.
+        zero_gradient: `(n,)` bool, whether the gradient that was followed was exactly
+            zero at any step, so that the image did not move. With `loss="exact"` this
+            is never due to certainty alone: no member's logits change with the image,
+            or the members' gradients cancel. With the other losses it may be rounding.
+            If the image is still classified correctly, this is a numerical accident,
+            not robustness.
     """
 
     x_adv: Tensor

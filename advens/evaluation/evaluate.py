@@ -28,7 +28,7 @@ def evaluate(
     attacks: Sequence[Attack] = (),
     batch_size: int = 250,
 ) -> list[Outcomes]:
-    """Attack all images and judge the result, in float32.
+    """Attack all images and judge the result.
 
     Args:
         ensemble: the ensemble that is attacked and judged.
