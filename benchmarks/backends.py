@@ -159,11 +159,11 @@ def named_threats(num_members: int) -> "dict[str, Threat]":
     `"grad2_ensemble_exact"`. The gradient of member 0 is `"grad1_0"` or, of the exact
     loss, `"grad1_0_exact"`.
     """
-    from advens.strauss2017.columns import TABLE2
+    from advens.strauss2017.readings import PRINTED, columns_read
 
     names: dict[Threat, str] = {}
-    for column in TABLE2:
-        for threat in column.threats(num_members):
+    for column in columns_read("table2", PRINTED.labels):
+        for threat in column.threats("FGSM", num_members):
             if threat is None or threat in names:
                 continue
             name = column.name

@@ -16,6 +16,9 @@ from advens.evaluation.outcomes import Outcomes
 from advens.evaluation.stored import outcomes_spec, stored_outcomes
 from advens.storage.store import Store
 from advens.strauss2017 import columns
+from advens.strauss2017.readings import PRINTED, columns_read
+
+_TABLE2 = columns_read("table2", PRINTED.labels)
 
 
 def passes(num_members: int, attacks: Sequence[Attack]) -> dict[str, int]:
@@ -27,7 +30,7 @@ def passes(num_members: int, attacks: Sequence[Attack]) -> dict[str, int]:
     member judges the clean images once, and the images of each attack once.
     """
     steps = 1 + sum(attack.num_steps - 1 for attack in attacks)
-    threats = [t for t in columns.threats(columns.TABLE2, num_members) if t]
+    threats = [t for t in columns.threats(_TABLE2, attacks, num_members) if t]
     followed = sum(1 if t.gradient == "member" else num_members for t in threats)
     return {
         "gradient pass": steps * followed,
@@ -69,8 +72,8 @@ def _evaluate_all(
 ) -> None:
     """Attack along each gradient of Table 2 and store the outcomes."""
     with tempfile.TemporaryDirectory() as root:
-        for threat in columns.threats(columns.TABLE2, len(case.ensemble)):
-            followed = attacks if threat else ()
+        threats = columns.threats(_TABLE2, attacks, len(case.ensemble))
+        for threat, followed in threats.items():
             _evaluate_and_store(case, x, y, threat, followed, Store(root))
 
 

@@ -36,10 +36,22 @@ class Case:
     tolerance: float = 1e-4
 
 
-def application(name, last, preprocessing, **options):
-    """Return the first blocks of a network of `keras.applications`, up to `last`.
+def whole(name, preprocessing):
+    """Return a network of `keras.applications`, up to its softmax of ten classes."""
 
-    They hold layers of all its kinds; the whole network takes minutes to compile.
+    def build():
+        network = getattr(keras.applications, name)(
+            input_shape=(32, 32, 3), weights=None, classes=10
+        )
+        return keras.Sequential([keras.Input((32, 32, 3)), preprocessing(), network])
+
+    return Case(build)
+
+
+def first_blocks(name, last, preprocessing, **options):
+    """Return a network of `keras.applications` up to the layer `last`, with a head.
+
+    The blocks hold layers of all its kinds; the whole takes minutes to compile.
     """
 
     def build():
@@ -109,10 +121,10 @@ def small(shape, *body, **options):
 
 
 CASES = {
-    "MobileNetV2": application("MobileNetV2", "block_2_add", to_minus_one, alpha=0.35),
-    "ResNet50V2": application("ResNet50V2", "conv2_block3_out", to_minus_one),
-    "EfficientNetB0": application("EfficientNetB0", "block2b_add", to_bytes),
-    "ConvNeXtTiny": application(
+    "MobileNetV2": first_blocks("MobileNetV2", "block_2_add", to_minus_one, alpha=0.35),
+    "ResNet50V2": first_blocks("ResNet50V2", "conv2_block3_out", to_minus_one),
+    "EfficientNetB0": first_blocks("EfficientNetB0", "block2b_add", to_bytes),
+    "ConvNeXtTiny": first_blocks(
         "ConvNeXtTiny", "convnext_tiny_stage_0_block_1_identity", to_bytes
     ),
     "ViT": Case(vision_transformer),
@@ -131,6 +143,13 @@ CASES = {
         (8, 8, 3), *convolutions("mixed_float16"), dtype="mixed_float16"
     ),
 }
+WHOLE = {
+    "whole MobileNetV2": whole("MobileNetV2", to_minus_one),
+    "whole ResNet50V2": whole("ResNet50V2", to_minus_one),
+    "whole EfficientNetB0": whole("EfficientNetB0", to_bytes),
+    "whole ConvNeXtTiny": whole("ConvNeXtTiny", to_bytes),
+}
+EVERY = [*CASES, *(pytest.param(name, marks=pytest.mark.whole) for name in WHOLE)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +164,9 @@ class Subject:
     gradients: dict[str, np.ndarray]
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=EVERY)
 def subject(request):
-    case = CASES[request.param]
+    case = (CASES | WHOLE)[request.param]
     if request.param == "channels first" and keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow cannot convolve channels_first on a CPU")
     keras.utils.set_random_seed(1)
