@@ -41,19 +41,6 @@ def mean_log_probs(member_logits: Tensor) -> Tensor:
     return ops.logsumexp(log_probs, axis=0) - ops.log(float(member_logits.shape[0]))
 
 
-def unrounded(logits: Tensor) -> Tensor:
-    """Return logits of the same softmax whose cross-entropy has a better gradient.
-
-    The gradient of a cross-entropy with respect to its logits is g = p - onehot(y),
-    whose entries sum to 0. Where p_y rounds to 1, g_y rounds to 0. Behind a log-softmax
-    the gradient becomes g - p sum(g): its entry y is minus the sum of the others again.
-
-    Args:
-        logits: `(..., num_classes)`.
-    """
-    return ops.log_softmax(logits, axis=-1)
-
-
 def logit_gradients(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the exact gradients of cross-entropies with respect to their logits.
 

@@ -8,7 +8,6 @@ from advens.attacks.losses import (
     cross_entropies,
     logit_gradients,
     mean_log_probs,
-    unrounded,
     weighted_sum,
 )
 
@@ -16,16 +15,11 @@ from advens.attacks.losses import (
 LOGITS = np.log([[2, 1, 1], [1, 1, 8], [1, 1e-9, 3e-9]]).astype("float32")
 
 
-def unrounded_cross_entropies(logits, y):
-    return cross_entropies(unrounded(logits), y)
-
-
 def clipped_cross_entropies(logits, y):
     return cross_entropies(logits, y, clipped=True)
 
 
-UNCLIPPED = [cross_entropies, unrounded_cross_entropies]
-LOSSES = [*UNCLIPPED, clipped_cross_entropies]
+LOSSES = [cross_entropies, clipped_cross_entropies]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -36,8 +30,7 @@ def test_cross_entropies_by_hand(loss):
 
 def test_only_the_clipped_loss_has_bounds():
     logits, y = LOGITS[[2, 2]], np.array([0, 1])
-    for loss in UNCLIPPED:
-        assert_allclose(loss(logits, y)[1], np.log(1e9), rtol=1e-5)
+    assert_allclose(cross_entropies(logits, y)[1], np.log(1e9), rtol=1e-5)
     # -log(1 - 1e-7) and -log(1e-7); float32 rounds the former to 2**-23.
     got = clipped_cross_entropies(logits, y)
     assert_allclose(got, [2**-23, np.log(1e7)], rtol=1e-5)
@@ -57,12 +50,10 @@ def exact_gradient(logits, y):
     return ops.convert_to_numpy(directions * ops.exp(log_errors)[..., None])
 
 
-def test_only_unrounded_logits_keep_the_term_of_a_certain_label():
+def test_only_the_exact_gradient_keeps_the_term_of_a_certain_label():
     """The gradient is softmax - onehot, whose entries sum to 0: -4e-9, 1e-9, 3e-9."""
     exact = exact_gradient(LOGITS[2:], np.array([0]))
     assert_allclose(exact, [[-4e-9, 1e-9, 3e-9]], rtol=1e-4)
-    unrounded = gradient_of(unrounded_cross_entropies, LOGITS[2:], np.array([0]))
-    assert_allclose(unrounded, [[-4e-9, 1e-9, 3e-9]], rtol=1e-4)
     rounded = gradient_of(cross_entropies, LOGITS[2:], np.array([0]))
     assert_allclose(rounded, [[0, 1e-9, 3e-9]], rtol=1e-4, atol=1e-10)
     clipped = gradient_of(clipped_cross_entropies, LOGITS[2:], np.array([0]))
@@ -122,10 +113,6 @@ def test_weighted_sum_hides_no_nan():
     got = ops.convert_to_numpy(weighted_sum(grads, np.zeros((2, 2), "float32")))
     assert np.isnan(got[0]).any()
     assert got[1, 0] == np.inf
-
-
-def test_unrounded_logits_have_the_same_softmax():
-    assert_allclose(ops.softmax(unrounded(LOGITS)), ops.softmax(LOGITS), rtol=1e-5)
 
 
 def test_mean_log_probs():
