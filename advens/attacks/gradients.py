@@ -169,13 +169,7 @@ def uncompiled_gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
     over the members and their draws (Athalye et al. 2018, arXiv:1802.00420), and with
     several draws Grad. 2 and the ensemble gradient differ for an ensemble of one, too.
 
-    Args:
-        ensemble: an ensemble of `m` members.
-        threat: which gradient.
-
-    Raises:
-        ValueError: if `ensemble` is not an `Ensemble`, the threat's index is not a
-            member's, or a member cannot compute in bfloat16 as the threat asks.
+    Arguments and errors are those of `compiled.gradient`.
     """
     check_ensemble(ensemble)
     size = len(ensemble)
