@@ -22,11 +22,11 @@ from advens.arrays import Images, Labels
 from advens.attacks.compiled import CompiledGradient
 from advens.attacks.fgsm_bim import craft
 from advens.attacks.gradients import Gradient, uncompiled_gradient
-from advens.attacks.losses import mean_log_probs
 from advens.attacks.threat import Attack, Compute, Threat
 from advens.models.architecture import Architecture
 from advens.models.ensemble import Ensemble
 from advens.models.logits import logits_model
+from advens.models.votes import mean_log_probs
 
 # From images and labels to adversarial images.
 Crafting: TypeAlias = Callable[[Images, Labels], Images]

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.gradients import uncompiled_gradient
+from advens.attacks.gradients import Evaluation, uncompiled_gradient
 from advens.attacks.threat import Threat
 from advens.checks import check_labels
 from advens.models.ensemble import Ensemble, check_images
@@ -32,6 +33,13 @@ class CompiledGradient:
         """Return the gradient at `x`, see `Gradient`."""
         return self._call("__call__", x, y)
 
+    def evaluate(
+        self, x: Tensor, y: Tensor, targets: Tensor | None = None
+    ) -> Evaluation:
+        """Return the losses, their gradients and who is right, see `Gradient`."""
+        given = [] if targets is None else [targets]
+        return self._call("evaluate", x, y, *given)
+
     def check(self, x: Tensor, y: Tensor) -> None:
         """Raise a `ValueError` unless these are images and labels of the ensemble."""
         check_images(self.ensemble, x)
@@ -49,17 +57,17 @@ class CompiledGradient:
         """Return whose gradients at `x` have a NaN, see `Gradient`."""
         return uncompiled_gradient(self.ensemble, self.threat).nan_members(x, y)
 
-    def _call(self, method: str, x: Tensor, y: Tensor) -> Tensor:
-        def uncompiled() -> Callable[[Tensor, Tensor], Tensor]:
+    def _call(self, method: str, x: Tensor, *args: Tensor) -> Any:
+        def uncompiled() -> Callable[..., Any]:
             return getattr(uncompiled_gradient(self.ensemble, self.threat), method)
 
-        def make() -> Callable[[Tensor, Tensor], Tensor]:
+        def make() -> Callable[..., Any]:
             return backend.compile(uncompiled(), self.ensemble)
 
         x = ops.convert_to_tensor(x, "float32")
         if not backend.is_known(x):  # in a program of the user's own
-            return uncompiled()(x, y)
-        return self.ensemble.programs.get((self.threat, method), make)(x, y)
+            return uncompiled()(x, *args)
+        return self.ensemble.programs.get((self.threat, method), make)(x, *args)
 
 
 def gradient(ensemble: Ensemble, threat: Threat) -> CompiledGradient:

@@ -2,24 +2,42 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.losses import (
-    cross_entropies,
-    logit_gradients,
-    mean_log_probs,
-    weighted_sum,
+from advens.attacks.logit_loss import LogitLoss
+from advens.attacks.losses import cross_entropies, normalized, weighted_sum
+from advens.attacks.threat import (
+    GradientLoss,
+    GradientSource,
+    LabelMode,
+    Objective,
+    Threat,
 )
-from advens.attacks.threat import GradientLoss, LabelMode, Threat
 from advens.checks import check_choices, check_count, check_labels
 from advens.models.ensemble import Ensemble, check_ensemble
 from advens.models.variants import attacked_model
+from advens.models.votes import Votes, log_vote, mean_log_probs, vote
+
+
+class Evaluation(NamedTuple):
+    """What an attack learns of images at each step.
+
+    Attributes:
+        losses: `(n,)` float32, the losses that it makes larger.
+        grads: `(n, h, w, c)` float32, their gradients with respect to the images.
+        right: `(n,)` bool, whether the ensemble classifies the images correctly. True
+            where the gradient is that of some of its members only: they cannot tell.
+    """
+
+    losses: Tensor
+    grads: Tensor
+    right: Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +47,8 @@ class Gradient:
     `gradient(x, y)` maps images `(n, h, w, c)` float32 and labels `(n,)` or `(k, n)`
     int to the gradient, `(n, h, w, c)` float32, of the loss summed over the batch: the
     gradient of an image does not depend on its neighbours. The members are `k`
-    classifiers, and the loss is the mean of their cross-entropies; or they are one, and
-    the loss is -log of their mean probability.
+    classifiers, and the loss is the mean of theirs; or, for the sources `"ensemble"`,
+    `"mean_logit"` and `"adaptive"`, they are one.
 
     With `loss="exact"` the gradient is right however certain the members are, in
     float16 too: each member is differentiated from a gradient of its logits whose
@@ -42,17 +60,21 @@ class Gradient:
     Attributes:
         members: functions from images to logits, `(n, num_classes)` float32, by their
             indices in the ensemble.
-        as_one: whether the members are one classifier.
+        source: `gradient` of `Threat`.
         labels: see `Threat`.
         loss: see `Threat`.
         num_draws: see `Threat`.
+        objective: see `Threat`.
+        votes: how the members vote; None if they are not the whole ensemble.
     """
 
     members: Mapping[int, Callable[[Tensor], Tensor]]
-    as_one: bool = False
+    source: GradientSource = "mean_member"
     labels: LabelMode = "true"
     loss: GradientLoss = "exact"
     num_draws: int = 1
+    objective: Objective = "cross_entropy"
+    votes: Votes | None = "mean_probability"
 
     def __post_init__(self) -> None:
         check_choices(self, labels=LabelMode, loss=GradientLoss)
@@ -67,7 +89,27 @@ class Gradient:
         x = ops.convert_to_tensor(x, "float32")
         if self.loss != "exact":
             return backend.input_gradient(lambda x: self._losses(x, y), x)
-        return weighted_sum(*self._summands(x, y))
+        _, grads, log_weights = self._summands(x, y)
+        return weighted_sum(grads, log_weights)
+
+    def evaluate(
+        self, x: Tensor, y: Tensor, targets: Tensor | None = None
+    ) -> Evaluation:
+        """Return the exact losses, their gradients and what the ensemble answers.
+
+        Args:
+            x: see above.
+            y: `(n,)` int, the true labels.
+            targets: `(n,)` int classes, for `objective="targeted_dlr"`.
+        """
+        logits, grads, log_weights = self._summands(x, y, targets)
+        losses = self._loss.losses(logits, self._labels(logits, y), targets)
+        right = ops.ones_like(losses, dtype="bool")
+        if self.votes:
+            flat = ops.reshape(logits, (-1, *logits.shape[2:]))
+            answers = ops.argmax(vote(flat, self.votes), axis=-1)
+            right = ops.equal(ops.cast(answers, y.dtype), y)
+        return Evaluation(losses, weighted_sum(grads, log_weights), right)
 
     def start_labels(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the labels for an attack that starts at `x`: given or predicted."""
@@ -79,10 +121,15 @@ class Gradient:
         If `gradient(x, y)` has a NaN, it is from one of them, or infinities of two of
         them have met.
         """
-        grads, _ = self._summands(ops.convert_to_tensor(x, "float32"), y)
+        _, grads, _ = self._summands(ops.convert_to_tensor(x, "float32"), y)
         finite = ops.convert_to_numpy(ops.isfinite(grads))
         finite = finite.reshape(self.num_draws, len(self.members), -1).all(axis=(0, 2))
         return [index for index, ok in zip(self.members, finite, strict=True) if not ok]
+
+    @property
+    def _loss(self) -> LogitLoss:
+        votes = self.votes or "mean_probability"
+        return LogitLoss(self.source, self.objective, votes)
 
     @property
     def _networks(self) -> list[Callable[[Tensor], Tensor]]:
@@ -97,14 +144,17 @@ class Gradient:
 
         All members' draws are draws of one classifier if the members are one.
         """
-        k = 1 if self.as_one else len(self.members)
+        k = 1 if self._loss.is_of_one else len(self.members)
         stacked = ops.stack(logits)
         return ops.reshape(stacked, (len(logits) // k, k, *stacked.shape[1:]))
 
     def _predictions(self, logits: Tensor) -> Tensor:
-        """Return the classes of largest mean probability over the draws, `(k, n)`."""
-        several = self.as_one or logits.shape[0] > 1
-        return ops.argmax(mean_log_probs(logits) if several else logits[0], axis=-1)
+        """Return the answers of the classifiers over their draws, `(k, n)`."""
+        if self._loss.is_of_one:
+            logits = log_vote(logits, self._loss.votes)
+        else:
+            logits = mean_log_probs(logits) if logits.shape[0] > 1 else logits[0]
+        return ops.argmax(logits, axis=-1)
 
     def _labels(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the labels in the loss, `(r, k, n)`: given or predicted again."""
@@ -126,34 +176,33 @@ class Gradient:
         """Return the loss of each image as Keras computes it, `(n,)`."""
         logits = self._logits(x)
         y = self._labels(logits, y)
-        if self.as_one:
-            logits, y = mean_log_probs(logits)[None], y[:1]
+        logits = self._loss.combined(logits)
+        y = y[: logits.shape[0]]
         losses = cross_entropies(logits, y, clipped=self.loss == "clipped")
         return ops.mean(losses, axis=(0, 1))
 
-    def _summands(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _summands(
+        self, x: Tensor, y: Tensor, targets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the exact gradient is the weighted sum of.
 
         Returns:
-            The networks' own gradients, `(r * k, n, h, w, c)`, each from a gradient of
-            logits whose largest entry is 1, and the logarithms of their weights,
-            `(r * k, n)`.
+            The logits, `(r, k, n, num_classes)`; the networks' own gradients, `(r * k,
+            n, h, w, c)`, each from a gradient of logits whose largest entry is 1; and
+            the logarithms of their weights, `(r * k, n)`.
         """
         networks = self._networks
         outputs, products = zip(*(backend.vjp(f, x) for f in networks), strict=True)
         logits = self._by_classifier(outputs)
         y = self._labels(logits, y)
-        directions, log_weights = logit_gradients(logits, y)
-        if self.as_one:
-            # The gradient of -log(mean p) weighs that of -log(p_i) with p_i / sum(p).
-            log_probs = -cross_entropies(logits, y)
-            log_weights = log_weights + ops.log_softmax(log_probs, axis=0)
-        else:
-            log_weights = log_weights - math.log(len(networks))
+        directions, log_weights = self._loss.gradients(logits, y, targets)
         directions = ops.reshape(directions, (len(networks), *outputs[0].shape))
         pairs = zip(products, ops.unstack(directions), strict=True)
-        grads = [product(direction) for product, direction in pairs]
-        return ops.stack(grads), ops.reshape(log_weights, (len(networks), -1))
+        grads = ops.stack([product(direction) for product, direction in pairs])
+        log_weights = ops.reshape(log_weights, (len(networks), -1))
+        if self.source == "normalized":
+            grads, log_weights = normalized(grads), ops.zeros_like(log_weights)
+        return logits, grads, log_weights
 
 
 def uncompiled_gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
@@ -180,12 +229,19 @@ def uncompiled_gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
                 f"`index` must be from 0 to {size - 1}. Received: index={threat.index}"
             )
         indices = range(threat.index, threat.index + 1)
+    if threat.gradient == "ensemble" and ensemble.votes == "majority":
+        raise ValueError(
+            "`gradient` must not be 'ensemble' for an ensemble whose majority decides: "
+            "that has no gradient. Use 'adaptive'"
+        )
     return Gradient(
         {index: _attacked(ensemble, index, threat) for index in indices},
-        threat.gradient == "ensemble",
-        threat.labels,
-        threat.loss,
-        threat.num_draws,
+        source=threat.gradient,
+        labels=threat.labels,
+        loss=threat.loss,
+        num_draws=threat.num_draws,
+        objective=threat.objective,
+        votes=ensemble.votes if len(indices) == size else None,
     )
 
 

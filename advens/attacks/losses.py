@@ -5,11 +5,14 @@ import math
 from keras import ops
 
 from advens.arrays import Tensor
+from advens.models.votes import mean_log_probs
 
 # Where Keras clips probabilities, in 2017 as today.
 _CLIP = 1e-7
 # e^-60 is 1e-26. Float32 ends at 1e-38: that leaves room for an image's smaller pixels.
 _SMALLEST_LOG_SIZE = -60.0
+# Keeps 0 / 0 from being NaN.
+_SMALL = 1e-12
 
 
 def cross_entropies(logits: Tensor, y: Tensor, *, clipped: bool = False) -> Tensor:
@@ -24,21 +27,86 @@ def cross_entropies(logits: Tensor, y: Tensor, *, clipped: bool = False) -> Tens
         `(...)` float32.
     """
     if clipped:
-        probs = ops.take_along_axis(ops.softmax(logits), y[..., None], axis=-1)
-        return -ops.log(ops.clip(probs[..., 0], _CLIP, 1 - _CLIP))
+        probs = _of(ops.softmax(logits), y)
+        return -ops.log(ops.clip(probs, _CLIP, 1 - _CLIP))
     return ops.sparse_categorical_crossentropy(y, logits, from_logits=True)
 
 
-def mean_log_probs(member_logits: Tensor) -> Tensor:
-    """Return log(mean of the members' probabilities), `(n, k)`, without overflow.
+def exact_cross_entropies(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy of each image, exact where it is tiny, too.
 
-    It is computed as logsumexp(log p_i) - log m.
+    It is log(1 + sum of e^(z_j - z_y) over the other classes j): 1e-20 and 1e-30 are
+    still different, where Keras's is 0.
 
     Args:
-        member_logits: `(m, n, k)`.
+        logits: `(..., num_classes)` float32.
+        y: `(...)` int labels.
+
+    Returns:
+        `(...)` float32.
     """
-    log_probs = ops.log_softmax(member_logits, axis=-1)
-    return ops.logsumexp(log_probs, axis=0) - ops.log(float(member_logits.shape[0]))
+    return ops.softplus(ops.logsumexp(_others(logits, y), axis=-1) - _of(logits, y))
+
+
+def dlr(logits: Tensor, y: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the difference of logits ratio of each image.
+
+    With the logits sorted, z_1 >= z_2 >= ..., it is (max of the others - z_y) /
+    (z_1 - z_3), and towards a target class t it is (z_t - z_y) / (z_1 - (z_3 + z_4) /
+    2). It does not change with the scale of the logits. Where there are too few classes
+    the last one takes the place of z_3 and z_4. With two classes it is the sign alone;
+    there, the difference is not divided.
+
+    Source: Croce & Hein 2020, arXiv:2003.01690, equations 6 and 7.
+
+    Args:
+        logits: `(..., num_classes)` float32.
+        y: `(...)` int labels.
+        targets: `(...)` int classes, for the targeted form.
+
+    Returns:
+        `(...)` float32.
+    """
+    ordered, _ = ops.top_k(logits, min(4, logits.shape[-1]))
+    last = ordered.shape[-1] - 1
+    if targets is None:
+        lead, low = ops.max(_others(logits, y), axis=-1), ordered[..., min(2, last)]
+    else:
+        lead = _of(logits, targets)
+        low = (ordered[..., min(2, last)] + ordered[..., min(3, last)]) / 2
+    difference = lead - _of(logits, y)
+    if last == 1:
+        return difference
+    return difference / (ordered[..., 0] - low + _SMALL)
+
+
+def soft_vote(logits: Tensor) -> Tensor:
+    """Return the logarithms of a vote that every member can still sway, `(n, k)`.
+
+    Each member's logits are divided by their standard deviation over the classes; its
+    softmax is its vote. A member that is far from changing its answer, on either side,
+    sways the result little: what counts are those that are about to. However certain
+    the members are, and however their scales differ, no gradient vanishes.
+
+    It takes up the idea of Yu, Gao & Xu 2022 (MORA, arXiv:2211.08008) to weigh the
+    members at each step by how much they matter for the vote.
+
+    Args:
+        logits: `(m, n, k)` float32.
+    """
+    scales = ops.stop_gradient(ops.std(logits, axis=-1, keepdims=True))
+    return mean_log_probs(logits / (scales + _SMALL))
+
+
+def _of(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the logit of class y."""
+    return ops.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
+
+
+def _others(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the logits with that of class y at minus infinity."""
+    label = ops.one_hot(y, logits.shape[-1])
+    return ops.where(label > 0, -math.inf, logits)
 
 
 def logit_gradients(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,9 +126,18 @@ def logit_gradients(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     label = ops.one_hot(y, logits.shape[-1])
     label = label / ops.sum(label, axis=-1, keepdims=True)  # 0 / 0 for no class
-    others = ops.where(label > 0, -math.inf, logits)
+    others = _others(logits, y)
     log_probs = ops.where(label > 0, -math.inf, ops.log_softmax(logits))
     return ops.softmax(others) - label, ops.logsumexp(log_probs, axis=-1)
+
+
+def normalized(grads: Tensor) -> Tensor:
+    """Return gradients, `(m, n, h, w, c)`, divided by their L1 norms per image."""
+    axes = tuple(range(2, grads.ndim))
+    largest = ops.max(ops.abs(grads), axis=axes, keepdims=True)
+    grads = grads / ops.where(largest > 0, largest, 1.0)
+    norms = ops.sum(ops.abs(grads), axis=axes, keepdims=True)
+    return grads / ops.where(norms > 0, norms, 1.0)
 
 
 def weighted_sum(grads: Tensor, log_weights: Tensor) -> Tensor:

@@ -5,7 +5,10 @@ from typing import Literal
 
 from advens.checks import check_at_least, check_choices, check_count
 
-GradientSource = Literal["member", "mean_member", "ensemble"]
+GradientSource = Literal[
+    "member", "mean_member", "ensemble", "mean_logit", "normalized", "adaptive"
+]
+Objective = Literal["cross_entropy", "dlr", "targeted_dlr"]
 LabelMode = Literal["true", "predicted", "repredicted"]
 GradientLoss = Literal["exact", "logits", "clipped"]
 Compute = Literal["float32", "bfloat16"]
@@ -43,8 +46,12 @@ class Threat:
     Attributes:
         gradient: `"member"`, the paper's Grad. 1: the gradient of one member's loss;
             `"mean_member"`, its Grad. 2: the mean of the members' gradients;
-            `"ensemble"`: the gradient of the ensemble's own loss, -log of the mean
-            probability.
+            `"ensemble"`: the gradient of the loss of the ensemble's own vote, such as
+            -log of the mean probability; a majority has none. `"mean_logit"`: of the
+            mean of the logits, however they vote; `"normalized"`: the mean of the
+            members' gradients, each divided by its L1 norm; `"adaptive"`: see
+            `attacks.losses.soft_vote`: the members that are about to change their
+            answer count most.
         index: which member, for `"member"` only.
         labels: the labels in the loss (docs/protocol.md, point 11). `"true"`: the given
             ones; `"predicted"`: what each attacked classifier predicts for the images
@@ -69,6 +76,9 @@ class Threat:
             of their probabilities, is over the draws too. A predicted label is that of
             a classifier's mean probability over its draws. Time and memory grow with
             it.
+        objective: the loss itself: the cross-entropy, or the difference of logits
+            ratio, see `attacks.losses.dlr`, whose targeted form needs the classes that
+            images shall be taken for.
     """
 
     gradient: GradientSource
@@ -77,10 +87,12 @@ class Threat:
     loss: GradientLoss = "exact"
     compute: Compute = "float32"
     num_draws: int = 1
+    objective: Objective = "cross_entropy"
 
     def __post_init__(self) -> None:
         check_choices(
             self,
+            objective=Objective,
             gradient=GradientSource,
             labels=LabelMode,
             loss=GradientLoss,
@@ -91,4 +103,10 @@ class Threat:
             raise ValueError(
                 "`index` must be given for gradient='member', and for no other. "
                 f"Received: gradient={self.gradient!r}, index={self.index}"
+            )
+        others = self.gradient in ("mean_logit", "normalized", "adaptive")
+        if self.loss != "exact" and (others or self.objective != "cross_entropy"):
+            raise ValueError(
+                "`loss` must be 'exact' for other gradients than the paper's and for "
+                f"other objectives than the cross-entropy. Received: {self}"
             )

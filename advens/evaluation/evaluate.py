@@ -14,6 +14,7 @@ from advens.attacks.threat import Attack, Threat
 from advens.checks import check_count, check_labels, checked_images
 from advens.evaluation.outcomes import Outcomes, join_outcomes
 from advens.models.ensemble import Ensemble, check_ensemble, check_images
+from advens.models.votes import vote
 
 # The examples of each attack, the labels, and how many of the images count.
 _Batch = tuple[list[AdversarialExamples], Tensor, int]
@@ -159,11 +160,10 @@ def _attacked(
 def _judge(ensemble: Ensemble, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return which members are right, whether the vote is, which members say NaN."""
     logits = ensemble.member_logits(x)
-    probs = ops.softmax(logits)
     members = ops.argmax(logits, axis=-1)
-    votes = ops.argmax(ops.mean(probs, axis=0), axis=-1)
+    votes = ops.argmax(vote(logits, ensemble.votes), axis=-1)
     return (
         ops.equal(ops.cast(members, y.dtype), y),
         ops.equal(ops.cast(votes, y.dtype), y),
-        ops.any(ops.isnan(probs), axis=(1, 2)),
+        ops.any(ops.isnan(ops.softmax(logits)), axis=(1, 2)),
     )

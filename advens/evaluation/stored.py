@@ -42,11 +42,10 @@ def outcomes_spec(
 
 
 def _threat_spec(threat: Threat) -> Spec:
-    """Return a threat's part of an address. A single draw is not part of it."""
+    """Return a threat's part of an address. Two fields have defaults that are none."""
     spec = dataclasses.asdict(threat)
-    if threat.num_draws == 1:
-        del spec["num_draws"]
-    return spec
+    defaults = {"num_draws": 1, "objective": "cross_entropy"}
+    return {k: v for k, v in spec.items() if k not in defaults or v != defaults[k]}
 
 
 def stored_outcomes(

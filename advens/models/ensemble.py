@@ -1,20 +1,22 @@
-"""`Ensemble`: any Keras classifiers that vote with their mean probability."""
+"""`Ensemble`: any Keras classifiers that vote."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import keras
 from keras import ops
 
 from advens.arrays import Tensor
 from advens.backend import ProgramCache
+from advens.checks import check_choice
 from advens.models.changes import Snapshot
 from advens.models.logits import Outputs, Shape, logits_model
+from advens.models.votes import Votes, vote
 
 
 @keras.saving.register_keras_serializable("advens")
 class Ensemble(keras.Model):
-    """Classifiers that vote with the mean of their output probabilities (Section 3).
+    """Classifiers that vote, by default with their mean probability (Section 3).
 
     Calling it maps `(n, h, w, c)` images to `(n, num_classes)` probabilities, whether
     the members return logits or probabilities. `len(ensemble)` and `ensemble[i]` give
@@ -26,10 +28,13 @@ class Ensemble(keras.Model):
         outputs: what members return whose last layer does not show it, see
             `logits_model`: one value for all, or a list with one per member, None for
             those that show it.
+        votes: how they vote, see `models.votes.vote`: `"mean_probability"` as in the
+            paper (Section 3), `"mean_logit"` or `"majority"`.
         **kwargs: arguments of `keras.Model`, such as `name`.
 
     Attributes:
         members: the classifiers.
+        votes: how they vote.
 
     Raises:
         ValueError: if there is no member, one is not a classifier of images with one
@@ -42,11 +47,14 @@ class Ensemble(keras.Model):
         members: Sequence[keras.Model],
         *,
         outputs: Outputs | Sequence[Outputs | None] | None = None,
+        votes: Votes = "mean_probability",
         **kwargs: Any,
     ) -> None:
+        check_choice("votes", votes, get_args(Votes))
         # Whatever the global policy: members get the images in float32.
         super().__init__(**{"dtype": "float32", **kwargs})
         self.members = _checked_members(members)
+        self.votes = votes
         self._outputs = outputs
         self._derived = _Derived(self.members, outputs)
         self.built = True
@@ -118,9 +126,8 @@ class Ensemble(keras.Model):
         return ops.stack([ops.cast(tensor, "float32") for tensor in logits])
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """Return the mean of the members' probabilities."""
-        logits = self.member_logits(inputs, training=training)
-        return ops.mean(ops.softmax(logits), axis=0)
+        """Return the probabilities of the ensemble."""
+        return vote(self.member_logits(inputs, training=training), self.votes)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `(n, num_classes)`."""
@@ -147,7 +154,12 @@ class Ensemble(keras.Model):
         """
         _check_nothing_is_shared(self.members)
         members = [keras.saving.serialize_keras_object(m) for m in self.members]
-        return {"members": members, "outputs": self._outputs, "name": self.name}
+        return {
+            "members": members,
+            "outputs": self._outputs,
+            "votes": self.votes,
+            "name": self.name,
+        }
 
     @classmethod
     def from_config(

@@ -221,10 +221,10 @@ def test_predictions_from_several_draws():
     }
     # The second member's class is 2, and of 2 times 3 draws (.46, .41, .13) and
     # nearly (0, 0, 1) it is 2, too.
-    for as_one, want in ((False, [[0, 0], [2, 2]]), (True, [[2, 2]])):
-        followed = Gradient(members, as_one, "predicted", num_draws=3)
+    for source, want in (("mean_member", [[0, 0], [2, 2]]), ("ensemble", [[2, 2]])):
+        followed = Gradient(members, source, "predicted", num_draws=3)
         assert_array_equal(followed.start_labels(X[:2], Y[:2]), want)
-    once = Gradient(members, False, "predicted", num_draws=1)
+    once = Gradient(members, labels="predicted", num_draws=1)
     got = [np.array(once.start_labels(X[:2], Y[:2]))[0, 0] for _ in range(3)]
     assert got == [0, 1, 1]
 

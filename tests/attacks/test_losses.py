@@ -4,12 +4,7 @@ from keras import ops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import backend
-from advens.attacks.losses import (
-    cross_entropies,
-    logit_gradients,
-    mean_log_probs,
-    weighted_sum,
-)
+from advens.attacks.losses import cross_entropies, logit_gradients, weighted_sum
 
 # Softmaxes (.5, .25, .25), (.1, .1, .8) and, to float32's precision, (1, 0, 0).
 LOGITS = np.log([[2, 1, 1], [1, 1, 8], [1, 1e-9, 3e-9]]).astype("float32")
@@ -113,9 +108,3 @@ def test_weighted_sum_hides_no_nan():
     got = ops.convert_to_numpy(weighted_sum(grads, np.zeros((2, 2), "float32")))
     assert np.isnan(got[0]).any()
     assert got[1, 0] == np.inf
-
-
-def test_mean_log_probs():
-    logits = np.array([[[1e3, 0.0], [0, 0]], [[0, 1e3], [np.log(3), 0]]], "float32")
-    want = np.log([[0.5, 0.5], [0.625, 0.375]])
-    assert_allclose(mean_log_probs(logits), want, rtol=1e-6, atol=1e-6)

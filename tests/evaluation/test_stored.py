@@ -167,12 +167,10 @@ def test_spec():
     assert spec(threat=None, attacks=())["threat"] is None
 
 
-def test_only_several_draws_are_part_of_the_address():
-    once, thrice = (
-        spec(threat=dataclasses.replace(THREAT, num_draws=num_draws))["threat"]
-        for num_draws in (1, 3)
-    )
-    assert once == spec()["threat"]
-    assert thrice == {**once, "num_draws": 3}
+@pytest.mark.parametrize("field", [{"num_draws": 3}, {"objective": "dlr"}])
+def test_later_fields_are_part_of_the_address_where_they_are_used(field):
+    used = spec(threat=dataclasses.replace(THREAT, **field))["threat"]
+    usual = spec()["threat"]
+    assert used == {**usual, **field}
     fields = {field.name for field in dataclasses.fields(THREAT)}
-    assert fields - once.keys() == {"num_draws"}
+    assert fields - usual.keys() == {"num_draws", "objective"}

@@ -1,0 +1,122 @@
+"""What attacks in numpy ask an ensemble: losses, gradients, answers."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from advens import backend
+from advens.arrays import Answers, Floats, Images, Labels
+from advens.attacks.compiled import CompiledGradient
+from advens.attacks.gradients import Evaluation
+from advens.models.ensemble import Ensemble
+from advens.models.votes import log_vote
+
+
+def in_batches(
+    function: Callable[..., Any], arrays: tuple[np.ndarray, ...], batch_size: int
+) -> list[np.ndarray]:
+    """Call a compiled function on any number of images, in batches of two shapes.
+
+    A program is compiled for a shape, and what was broken is not attacked again: the
+    number of images changes from call to call. So batches are whole or a quarter of
+    `batch_size`, and only the last one is filled up.
+
+    Args:
+        function: takes tensors and returns a tuple of them, one entry per image each.
+        arrays: its arguments, each of `n` entries, n >= 1.
+        batch_size: images per call.
+
+    Returns:
+        What it returned for the images, as numpy arrays.
+    """
+    parts = []
+    for rows, count in _batches(len(arrays[0]), batch_size):
+        results = function(*(ops.convert_to_tensor(array[rows]) for array in arrays))
+        parts.append([ops.convert_to_numpy(result)[:count] for result in results])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
+def _batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the images of each batch, and how many of them count."""
+    quarter = -(-batch_size // 4)
+    start = 0
+    while start < count:
+        left = count - start
+        size = batch_size if left > 3 * quarter else quarter
+        yield np.minimum(np.arange(start, start + size), count - 1), min(size, left)
+        start += size
+
+
+@dataclasses.dataclass(frozen=True)
+class Followed:
+    """A gradient that an attack in numpy follows.
+
+    Attributes:
+        gradient: which gradient.
+        batch_size: images per call.
+    """
+
+    gradient: CompiledGradient
+    batch_size: int = 250
+
+    def __call__(
+        self, x: Images, y: Labels, targets: Labels | None = None
+    ) -> Evaluation:
+        """Return what `Gradient.evaluate` does, for any number of images.
+
+        Raises:
+            ValueError: if a loss or a gradient is NaN.
+        """
+        arrays = (x, y) if targets is None else (x, y, targets)
+        answers = in_batches(self.gradient.evaluate, arrays, self.batch_size)
+        evaluation = Evaluation(*answers)
+        flat = evaluation.grads.reshape(len(x), -1)
+        is_nan = np.isnan(evaluation.losses) | np.isnan(flat).any(axis=1)
+        if is_nan.any():
+            members = self.gradient.nan_members(x[is_nan][:1], y[is_nan][:1])
+            raise ValueError(
+                f"The gradient of members{members} must be numbers. Received: NaN for "
+                f"{is_nan.sum()} image(s) under {self.gradient.threat}"
+            )
+        return evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What an ensemble answers, all that a black-box attack sees.
+
+    Attributes:
+        ensemble: the ensemble.
+        batch_size: images per call.
+    """
+
+    ensemble: Ensemble
+    batch_size: int = 250
+
+    def __call__(self, x: Images, y: Labels) -> tuple[Floats, Answers]:
+        """Return the lead of class y over the best other class, and who is right.
+
+        Args:
+            x: `(n, h, w, c)` float32.
+            y: `(n,)` int.
+
+        Returns:
+            The lead, `(n,)`, in logarithms of the ensemble's probabilities, and whether
+            the ensemble is right, `(n,)`.
+        """
+        ensemble = self.ensemble
+
+        def log_probs(x: Any) -> tuple[Any]:
+            return (log_vote(ensemble.member_logits(x), ensemble.votes),)
+
+        program = ensemble.programs.get(
+            "log_probs", lambda: backend.compile(log_probs, ensemble)
+        )
+        (scores,) = in_batches(program, (x,), self.batch_size)
+        own = np.take_along_axis(scores, y[:, None], axis=1)[:, 0]
+        others = scores.copy()
+        np.put_along_axis(others, y[:, None], -np.inf, axis=1)
+        return own - others.max(axis=1), scores.argmax(axis=1) == y
