@@ -4,8 +4,15 @@ import math
 
 import numpy as np
 
-from advens.arrays import Images, Labels
-from advens.attacks.balls import Norm, projected, random_start, spread, steepest
+from advens.arrays import Floats, Images, Labels
+from advens.attacks.balls import (
+    Norm,
+    projected,
+    radii,
+    random_start,
+    spread,
+    steepest,
+)
 from advens.attacks.found import Found
 from advens.attacks.queries import Followed
 
@@ -20,7 +27,7 @@ def apgd(
     x: Images,
     y: Labels,
     *,
-    eps: float,
+    eps: float | Floats,
     norm: Norm = "linf",
     num_steps: int = 100,
     targets: Labels | None = None,
@@ -38,7 +45,8 @@ def apgd(
         followed: the gradient that is followed.
         x: `(n, ...)` float32 in [0, 1].
         y: `(n,)` int labels.
-        eps: radius of the ball, in units of the [0, 1] range, > 0.
+        eps: radius of the ball, one or one per image, in units of the [0, 1] range,
+            > 0.
         norm: of the ball.
         num_steps: number of steps, >= 1.
         targets: `(n,)` int classes, for `objective="targeted_dlr"`.
@@ -47,13 +55,13 @@ def apgd(
 
     def evaluate(rows: np.ndarray) -> None:
         of_rows = () if targets is None else (targets[rows],)
-        evaluation = followed(x_adv[rows], y[rows], *of_rows)
-        found.record(rows, x_adv[rows], evaluation)
-        losses[rows], grads[rows] = evaluation.losses, evaluation.grads
+        losses[rows], grads[rows], right = followed(x_adv[rows], y[rows], *of_rows)
+        found.record(rows, x_adv[rows], losses[rows], right, grads[rows])
         better = rows[losses[rows] > best_losses[rows]]
         best[better], best_grads[better] = x_adv[better], grads[better]
         best_losses[better] = losses[better]
 
+    eps = radii(eps, x)
     found = Found(x)
     x_adv = random_start(x, eps, norm, rng)
     previous, best = x_adv.copy(), x_adv.copy()
@@ -62,7 +70,7 @@ def apgd(
     best_losses = losses.copy()
     evaluate(np.arange(len(x)))
 
-    step_sizes = np.full(len(x), 2 * eps)
+    step_sizes = np.array(2 * eps)
     rises = np.zeros(len(x), int)
     halved = np.ones(len(x), bool)  # no image can have failed to improve yet
     best_at_check = best_losses.copy()
@@ -73,12 +81,12 @@ def apgd(
             break
         here, start = x_adv[rows], x[rows]
         move = spread(step_sizes[rows], here) * steepest(grads[rows], norm)
-        target = projected(here + move, start, eps, norm)
+        target = projected(here + move, start, eps[rows], norm)
         weight = _STEP_WEIGHT if step > 1 else 1.0
         momentum = here - previous[rows]
         blend = here + weight * (target - here) + (1 - weight) * momentum
         previous[rows] = here
-        x_adv[rows] = projected(blend, start, eps, norm)
+        x_adv[rows] = projected(blend, start, eps[rows], norm)
         losses_before = losses.copy()
         evaluate(rows)
         rises += losses > losses_before

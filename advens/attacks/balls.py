@@ -17,7 +17,7 @@ def lengths(changes: Floats, norm: Norm) -> Floats:
     return np.linalg.norm(flat, axis=1)
 
 
-def projected(x_adv: Images, x: Images, eps: float, norm: Norm) -> Images:
+def projected(x_adv: Images, x: Images, eps: Floats, norm: Norm) -> Images:
     """Return the nearest images within eps of `x`, clipped to [0, 1].
 
     In L2 the clipping comes last, which does not lead out of the ball: `x` lies in
@@ -26,11 +26,12 @@ def projected(x_adv: Images, x: Images, eps: float, norm: Norm) -> Images:
     Args:
         x_adv: `(n, ...)` float32.
         x: `(n, ...)` float32 in [0, 1].
-        eps: the radius, > 0.
-        norm: of the ball.
+        eps: `(n,)`, the radii, > 0.
+        norm: of the balls.
     """
     if norm == "linf":
-        return np.clip(x_adv, np.maximum(x - eps, 0), np.minimum(x + eps, 1))
+        radii = spread(eps, x)
+        return np.clip(x_adv, np.maximum(x - radii, 0), np.minimum(x + radii, 1))
     changes = x_adv - x
     factors = np.minimum(1, eps / np.maximum(lengths(changes, norm), 1e-12))
     return np.clip(x + changes * spread(factors, x), 0, 1).astype("float32")
@@ -49,16 +50,26 @@ def steepest(grads: Floats, norm: Norm) -> Floats:
     return grads / spread(np.maximum(lengths(grads, norm), 1e-12), grads)
 
 
-def random_start(x: Images, eps: float, norm: Norm, rng: np.random.Generator) -> Images:
+def random_start(
+    x: Images, eps: Floats, norm: Norm, rng: np.random.Generator
+) -> Images:
     """Return random images in the balls around `x`, uniform but for the clipping."""
     if norm == "linf":
-        changes = rng.uniform(-eps, eps, x.shape)
+        changes = spread(eps, x) * rng.uniform(-1, 1, x.shape)
     else:
         changes = rng.normal(size=x.shape)
         size = np.prod(x.shape[1:])
         radii = eps * rng.uniform(size=len(x)) ** (1 / size)
         changes *= spread(radii / np.maximum(lengths(changes, norm), 1e-12), x)
     return projected((x + changes).astype("float32"), x, eps, norm)
+
+
+def radii(eps: float | Floats, x: Images) -> Floats:
+    """Return one radius per image, `(n,)`, after checking that it is > 0."""
+    eps = np.asarray(eps, "float32")
+    if not (eps > 0).all() or not np.isfinite(eps).all() or eps.ndim > 1:
+        raise ValueError(f"`eps` must be > 0 and finite. Received: eps={eps}")
+    return np.broadcast_to(eps, len(x))
 
 
 def spread(values: Floats, x: Images) -> Floats:

@@ -2,8 +2,15 @@
 
 import numpy as np
 
-from advens.arrays import Images, Labels
-from advens.attacks.balls import Norm, projected, random_start, steepest
+from advens.arrays import Floats, Images, Labels
+from advens.attacks.balls import (
+    Norm,
+    projected,
+    radii,
+    random_start,
+    spread,
+    steepest,
+)
 from advens.attacks.found import Found
 from advens.attacks.queries import Followed
 
@@ -13,10 +20,10 @@ def pgd(
     x: Images,
     y: Labels,
     *,
-    eps: float,
+    eps: float | Floats,
     norm: Norm = "linf",
     num_steps: int = 40,
-    step_size: float | None = None,
+    step_size: float | Floats | None = None,
     num_restarts: int = 1,
     rng: np.random.Generator,
 ) -> Found:
@@ -30,15 +37,18 @@ def pgd(
         followed: the gradient that is followed.
         x: `(n, ...)` float32 in [0, 1].
         y: `(n,)` int labels.
-        eps: radius of the ball, in units of the [0, 1] range, > 0.
+        eps: radius of the ball, one or one per image, in units of the [0, 1] range,
+            > 0.
         norm: of the ball.
         num_steps: steps from each start, >= 1.
         step_size: length of a step in the norm; default: 2.5 eps / num_steps.
         num_restarts: random starts per image, >= 1.
         rng: draws the starts.
     """
+    eps = radii(eps, x)
     if step_size is None:
         step_size = 2.5 * eps / num_steps
+    step_sizes = np.broadcast_to(step_size, len(x))
     found = Found(x)
     for _ in range(num_restarts):
         x_adv = random_start(x, eps, norm, rng)
@@ -46,9 +56,10 @@ def pgd(
             rows = found.resisting()
             if not len(rows):
                 break
-            evaluation = followed(x_adv[rows], y[rows])
-            found.record(rows, x_adv[rows], evaluation)
+            losses, grads, right = followed(x_adv[rows], y[rows])
+            found.record(rows, x_adv[rows], losses, right, grads)
             if step < num_steps:
-                moved = x_adv[rows] + step_size * steepest(evaluation.grads, norm)
-                x_adv[rows] = projected(moved, x[rows], eps, norm)
+                step_along = steepest(grads, norm)
+                moved = x_adv[rows] + spread(step_sizes[rows], x) * step_along
+                x_adv[rows] = projected(moved, x[rows], eps[rows], norm)
     return found

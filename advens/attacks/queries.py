@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from advens import backend
-from advens.arrays import Answers, Floats, Images, Labels
+from advens.arrays import Answers, Floats, Images, Ints, Labels, Tensor
 from advens.attacks.compiled import CompiledGradient
 from advens.attacks.gradients import Evaluation
 from advens.models.ensemble import Ensemble
@@ -107,16 +107,47 @@ class Scores:
             The lead, `(n,)`, in logarithms of the ensemble's probabilities, and whether
             the ensemble is right, `(n,)`.
         """
-        ensemble = self.ensemble
-
-        def log_probs(x: Any) -> tuple[Any]:
-            return (log_vote(ensemble.member_logits(x), ensemble.votes),)
-
-        program = ensemble.programs.get(
-            "log_probs", lambda: backend.compile(log_probs, ensemble)
-        )
-        (scores,) = in_batches(program, (x,), self.batch_size)
+        _, scores = answers(self.ensemble, x, self.batch_size)
         own = np.take_along_axis(scores, y[:, None], axis=1)[:, 0]
         others = scores.copy()
         np.put_along_axis(others, y[:, None], -np.inf, axis=1)
         return own - others.max(axis=1), scores.argmax(axis=1) == y
+
+
+def answers(ensemble: Ensemble, x: Images, batch_size: int) -> tuple[Ints, Floats]:
+    """Return what an ensemble and its members answer.
+
+    Args:
+        ensemble: an ensemble of `m` members.
+        x: `(n, h, w, c)` float32.
+        batch_size: images per call.
+
+    Returns:
+        The members' classes, `(n, m)`, and the logarithms of the ensemble's
+        probabilities, `(n, k)`.
+
+    Raises:
+        ValueError: if a member returns NaN.
+    """
+
+    def classes_and_log_probs(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = ensemble.member_logits(x)
+        is_nan = ops.any(ops.isnan(ops.softmax(logits)), axis=-1)
+        classes = ops.argmax(logits, axis=-1)
+        return (
+            ops.transpose(classes),
+            log_vote(logits, ensemble.votes),
+            ops.transpose(is_nan),
+        )
+
+    program = ensemble.programs.get(
+        "answers", lambda: backend.compile(classes_and_log_probs, ensemble)
+    )
+    classes, log_probs, is_nan = in_batches(program, (x,), batch_size)
+    if is_nan.any():
+        members = np.flatnonzero(is_nan.any(axis=0)).tolist()
+        raise ValueError(
+            f"`ensemble` must return numbers. Received: NaN from members{members} for "
+            f"{is_nan.any(axis=1).sum()} image(s)"
+        )
+    return classes, log_probs

@@ -5,9 +5,8 @@ import math
 import numpy as np
 
 from advens.arrays import Floats, Images, Labels
-from advens.attacks.balls import Norm, lengths, projected, spread
+from advens.attacks.balls import Norm, lengths, projected, radii, spread
 from advens.attacks.found import Found
-from advens.attacks.gradients import Evaluation
 from advens.attacks.queries import Scores
 
 # The share of pixels in the first square, and the shares of the queries, in 10,000ths,
@@ -21,7 +20,7 @@ def square(
     x: Images,
     y: Labels,
     *,
-    eps: float,
+    eps: float | Floats,
     norm: Norm = "linf",
     num_queries: int = 5000,
     rng: np.random.Generator,
@@ -38,16 +37,19 @@ def square(
         scores: what the ensemble answers.
         x: `(n, ...)` float32 in [0, 1].
         y: `(n,)` int labels.
-        eps: radius of the ball, in units of the [0, 1] range, > 0.
+        eps: radius of the ball, one or one per image, in units of the [0, 1] range,
+            > 0.
         norm: of the ball.
         num_queries: queries per image, >= 1.
         rng: draws the squares.
     """
+    sizes = radii(eps, x)
     images = x if x.ndim == 4 else x.reshape(len(x), 1, -1, 1)
     start, propose = (_stripes, _square) if norm == "linf" else (_tiles, _bump)
     found = Found(x)
     leads = np.full(len(x), np.inf, "float32")
-    x_adv = projected(images + start(images, eps, rng), images, eps, norm)
+    changes = start(images, spread(sizes, images), rng)
+    x_adv = projected(images + changes, images, sizes, norm)
     best = x_adv.copy()
     for query in range(num_queries):
         # Drawn for all images, so that no draw depends on who is broken.
@@ -58,12 +60,12 @@ def square(
         if query:
             sides = _sides(images.shape, query / num_queries)
             changes = best[rows] - images[rows]
-            changes = propose(changes, sides, eps, draws[rows])
-            x_adv[rows] = projected(images[rows] + changes, images[rows], eps, norm)
+            changes = propose(changes, sides, spread(sizes[rows], images), draws[rows])
+            attempts = images[rows] + changes
+            x_adv[rows] = projected(attempts, images[rows], sizes[rows], norm)
         attempts = x_adv[rows].reshape(-1, *x.shape[1:])
         new_leads, right = scores(attempts, y[rows])
-        no_grads = np.ones((len(rows), 1), "float32")
-        found.record(rows, attempts, Evaluation(-new_leads, no_grads, right))
+        found.record(rows, attempts, -new_leads, right)
         better = rows[new_leads < leads[rows]]
         best[better] = x_adv[better]
         leads[rows] = np.minimum(leads[rows], new_leads)
@@ -82,14 +84,14 @@ def _sides(shape: tuple[int, ...], progress: float) -> tuple[int, int]:
     return max(1, round(share * height)), width
 
 
-def _stripes(images: Images, eps: float, rng: np.random.Generator) -> Floats:
+def _stripes(images: Images, eps: Floats, rng: np.random.Generator) -> Floats:
     """Return vertical stripes, one pixel wide, of -eps and eps."""
     n, _, width, channels = images.shape
     return eps * rng.choice([-1.0, 1.0], (n, 1, width, channels)).astype("float32")
 
 
 def _square(
-    changes: Floats, sides: tuple[int, int], eps: float, draws: Floats
+    changes: Floats, sides: tuple[int, int], eps: Floats, draws: Floats
 ) -> Floats:
     """Move all pixels of a square by 2 eps, in each channel up or down."""
     inside, _ = _window(changes.shape, sides, draws[:, :2])
@@ -97,7 +99,7 @@ def _square(
     return changes + np.where(inside[..., None], 2 * eps * signs, 0)
 
 
-def _tiles(images: Images, eps: float, rng: np.random.Generator) -> Floats:
+def _tiles(images: Images, eps: Floats, rng: np.random.Generator) -> Floats:
     """Return a grid of five by five bumps, of length eps in L2."""
     n, height, width, channels = images.shape
     sides = max(1, height // 5), max(1, width // 5)
@@ -109,10 +111,12 @@ def _tiles(images: Images, eps: float, rng: np.random.Generator) -> Floats:
     changes = signs.repeat(sides[0], axis=1).repeat(sides[1], axis=2)
     changes = changes * np.tile(bump, (rows, columns))[:, :, None]
     changes = changes[:, :height, :width]
-    return changes * spread(eps / lengths(changes, "l2"), changes)
+    return changes * eps / spread(lengths(changes, "l2"), changes)
 
 
-def _bump(changes: Floats, sides: tuple[int, int], eps: float, draws: Floats) -> Floats:
+def _bump(
+    changes: Floats, sides: tuple[int, int], eps: Floats, draws: Floats
+) -> Floats:
     """Give what two windows hold, and what is left of eps, to a bump in one of them."""
     height, width = (
         min(max(side | 1, 3), size)
@@ -134,7 +138,7 @@ def _bump(changes: Floats, sides: tuple[int, int], eps: float, draws: Floats) ->
     left = np.maximum(eps**2 - squares(np.array(True), (1, 2, 3)), 0)
     length = np.sqrt(left / changes.shape[-1] + squares(both, (1, 2)))
     changes = np.where(both, 0, changes) + new * length
-    return changes * spread(eps / lengths(changes, "l2"), changes)
+    return changes * eps / spread(lengths(changes, "l2"), changes)
 
 
 def _window(
