@@ -10,6 +10,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -72,14 +74,34 @@ class Bars:
             yield lambda count: progress.advance(progress.task_ids[0], count)
 
     @contextlib.contextmanager
-    def _bar(self, description: str, total: int, note: str) -> Iterator[Progress]:
+    def audit(self) -> Iterator[Callable[[str, float, float], None]]:
+        """Show how much of an audit is done; yield the function that updates it.
+
+        It takes what is being done, the work done, and the whole work.
+        """
+        with self._bar("audit", 1, "", TaskProgressColumn()) as progress:
+
+            def update(note: str, done: float, total: float) -> None:
+                task = progress.task_ids[0]
+                progress.update(task, completed=done, total=total, note=note)
+
+            yield update
+
+    @contextlib.contextmanager
+    def _bar(
+        self,
+        description: str,
+        total: int,
+        note: str,
+        count: ProgressColumn | None = None,
+    ) -> Iterator[Progress]:
         # Wide enough for all columns, also where there is no terminal.
         console = Console(stderr=True)
         console.width = max(100, console.width)
         with Progress(
             TextColumn("{task.description:<24}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            count or MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             TextColumn("left"),

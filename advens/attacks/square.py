@@ -61,8 +61,8 @@ def square(
             sides = _sides(images.shape, query / num_queries)
             changes = best[rows] - images[rows]
             changes = propose(changes, sides, spread(sizes[rows], images), draws[rows])
-            attempts = images[rows] + changes
-            x_adv[rows] = projected(attempts, images[rows], sizes[rows], norm)
+            moved = images[rows] + changes
+            x_adv[rows] = projected(moved, images[rows], sizes[rows], norm)
         attempts = x_adv[rows].reshape(-1, *x.shape[1:])
         new_leads, right = scores(attempts, y[rows])
         found.record(rows, attempts, -new_leads, right)

@@ -100,6 +100,17 @@ class Ensemble(keras.Model):
         self._current()
         return super().make_predict_function(force)
 
+    def first(self, count: int) -> "Ensemble":
+        """Return the ensemble of the first members, which it shares.
+
+        Args:
+            count: how many, from 1 to `len(ensemble)`.
+        """
+        outputs = self._outputs
+        if outputs is not None and not isinstance(outputs, str):
+            outputs = outputs[:count]
+        return Ensemble(self.members[:count], outputs=outputs, votes=self.votes)
+
     def __len__(self) -> int:
         return len(self.members)
 
