@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -59,6 +60,13 @@ def fail(error: object) -> NoReturn:
     text = getattr(error, "strerror", None) or str(error)
     print("error:", " ".join(text.split()), file=sys.stderr)
     sys.exit(1)
+
+
+def reason(error: Exception) -> str:
+    """Return the type and the message of an exception in one short line."""
+    # Keras quotes a whole configuration before it tells the cause.
+    text = str(error).rpartition("Exception encountered: ")[2]
+    return f"{type(error).__name__}: {textwrap.shorten(text, 160, placeholder=' …')}"
 
 
 def check_writable(flag: str, directory: Path) -> None:
