@@ -3,9 +3,9 @@
   advens-audit models/*.keras --data=images.npz --eps=8/255 --out=audit
 
 The arguments are models: .keras or .h5 files, directories of SavedModels or, with
---builder, files of weights. The command writes report.html, and the numbers of that page
-as audit.json, cells.csv and outcomes.npz. If it is interrupted, the same command continues
-from there.
+--builder, files of weights. The command writes report.html, and the numbers of that
+page as audit.json, cells.csv and outcomes.npz. If it is interrupted, the same command
+continues from there.
 """
 
 import contextlib
@@ -129,7 +129,7 @@ def _ensemble(
 ) -> "Ensemble":
     """Load the models; refuse those that cannot classify these images."""
     from advens.auditing import loading
-    from advens.auditing.saved_model import check_gradients
+    from advens.auditing.saved_model import check_gradient
     from advens.models.ensemble import Ensemble, check_images
 
     if values.builder is not None and os.getcwd() not in sys.path:
@@ -145,7 +145,8 @@ def _ensemble(
     check_images(ensemble, x)
     if ensemble.num_classes is not None:
         check_labels(y, ensemble.num_classes)
-    check_gradients(paths, members, x[:8])
+    for path, member in zip(paths, members, strict=True):
+        check_gradient(path, member, x[:8])
     return ensemble
 
 

@@ -1,8 +1,7 @@
 """TensorFlow's SavedModel as a Keras model, through which attacks have a gradient."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
 import numpy as np
@@ -38,17 +37,13 @@ def load_saved_model(path: Path) -> keras.Model:
             f"{path} must be a SavedModel that serves {_ENDPOINT!r} ({reason(error)})"
         ) from error
     specs = keras.tree.flatten(signature)
-    shapes = [tuple(spec.shape) for spec in specs if spec.shape.rank]
-    if (
-        len(specs) != 1
-        or specs[0].dtype.name != "float32"
-        or not shapes
-        or shapes[0][0]
-    ):
-        received = ", ".join(f"{spec.dtype.name} {spec.shape}" for spec in specs)
+    shapes = [tuple(spec.shape) if spec.shape.rank else (0,) for spec in specs]
+    types = [spec.dtype.name for spec in specs]
+    if types != ["float32"] or shapes[0][0] is not None:
+        received = " and ".join(map("{} {}".format, types, shapes)) or "none"
         raise ValueError(
-            f"{path} must take one float32 tensor, a batch of images of any number. "
-            f"Received: {received or 'none'}"
+            f"{path} must take one float32 tensor, a batch of any number of images. "
+            f"Received: {received}"
         )
     inputs = keras.Input(batch_shape=shapes[0])
     # A dictionary, often of one tensor.
@@ -56,37 +51,36 @@ def load_saved_model(path: Path) -> keras.Model:
     return keras.Model(inputs, outputs[0] if len(outputs) == 1 else outputs)
 
 
-def check_gradients(
-    paths: Sequence[Path], models: Sequence[keras.Model], x: Images
-) -> None:
-    """Raise a `ValueError` if no gradient passes through a SavedModel.
+def check_gradient(path: Path, model: keras.Model, x: Images) -> None:
+    """Raise a `ValueError` if a model is a SavedModel through which no gradient passes.
 
     It may hold operations that have none, or have been saved without theirs. Attacks
     would find nothing, and the model would look robust.
 
     Args:
-        paths: the files of the models.
-        models: what `load_models` returned.
+        path: the file of the model.
+        model: the model, of any kind.
         x: `(n, h, w, c)` in [0, 1], a few images.
     """
-    for path, model in zip(paths, models, strict=True):
-        if not any(isinstance(layer, keras.layers.TFSMLayer) for layer in model.layers):
-            continue
-        # The sum of probabilities is constant, so weigh them.
-        weights = np.random.default_rng(0).normal(size=model.output_shape[1:])
+    if not any(isinstance(layer, keras.layers.TFSMLayer) for layer in model.layers):
+        return
+    # The sum of a model's probabilities is constant; a weighted one is not.
+    weights = np.random.default_rng(0).normal(size=model.output_shape[1:])
 
-        def weighted(x: Tensor, model: keras.Model = model, w: Any = weights) -> Tensor:
-            return ops.sum(model(x, training=False) * ops.cast(w, "float32"), axis=-1)
+    def weighted(x: Tensor) -> Tensor:
+        return ops.sum(model(x) * ops.cast(weights, "float32"), axis=-1)
 
-        try:
-            gradient = backend.input_gradient(weighted, ops.convert_to_tensor(x))
-            reason = "it is exactly 0"
-            passes = bool(ops.any(gradient != 0))
-        except Exception as error:  # TensorFlow's errors have no common base class
-            passes, reason = False, reason(error)
-        if not passes:
-            raise ValueError(
-                f"{path} has no gradient with respect to the images ({reason}), which "
-                "attacks need. Save the model as a .keras file, or export it with its "
-                "gradients"
-            )
+    try:
+        tensor = backend.input_gradient(weighted, ops.convert_to_tensor(x))
+        gradient = ops.convert_to_numpy(tensor)
+    except Exception as error:  # TensorFlow's errors have no common base class
+        raise ValueError(_no_gradient(path, reason(error))) from error
+    if not gradient.any():
+        raise ValueError(_no_gradient(path, "it is exactly 0"))
+
+
+def _no_gradient(path: Path, cause: str) -> str:
+    return (
+        f"{path} has no gradient with respect to the images ({cause}), which attacks "
+        "need. Save the model as a .keras file, or export it with its gradients"
+    )
