@@ -103,7 +103,7 @@ def _scaled(x: np.ndarray, scale: float | None) -> np.ndarray:
         return x  # which is refused
     if scale is not None:
         return x / np.float32(scale)
-    if x.min() >= 0 and x.max() > 1:
+    if x.min() >= 0 and 1 < x.max() < np.inf:
         raise ValueError(
             "The images must be floats in [0, 1], as the models take them. Received: "
             f"{x.dtype} from {x.min()} to {x.max()}. --scale=255 divides them by 255"
