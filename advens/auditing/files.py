@@ -65,8 +65,9 @@ def read_audit(path: Path) -> tuple[Document, dict[str, np.ndarray]]:
         raise explained(error, "read", Path(error.filename)) from error
     try:
         document, outcomes = json.loads(text), read_npz(data)
-        if not {"settings", "data", "members", "attacks"} <= set(document):
-            raise ValueError("it is no audit.json")
+        missing = {"settings", "data", "members", "attacks"} - set(document)
+        if missing or "y" not in outcomes:
+            raise ValueError("it is none of an audit")
     except Exception as error:  # damage raises errors with no common base class
         raise ValueError(
             f"{path} and {_OUTCOMES} beside it must be of an audit ({error}). Audit "

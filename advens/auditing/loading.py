@@ -20,7 +20,7 @@ from advens.storage.files import explained
 
 _FILES: Final = (".keras", ".h5", ".hdf5")
 # How Keras says that a layer or a function is none of its own.
-_UNKNOWN: Final = re.compile(r"(?:Could not locate \w+|Unknown [\w ]+:) '(\w+)'")
+_UNKNOWN: Final = re.compile(r"(?:Could not locate \w+|Unknown [\w ]+:) '([^']+)'")
 # What a file of weights holds besides those that a model computes with.
 _STATE: Final = frozenset(("optimizer", "seed_generator", "metrics"))
 
