@@ -98,7 +98,8 @@ def checked_images(
     # The min and max of an array with a NaN are NaN, and no comparison holds.
     if x.dtype.kind != "f" or x.size == 0 or not (x.min() >= low and x.max() <= high):
         bounds = " in [0, 1]" if attacked else ""
-        span = f" from {x.min()} to {x.max()}" if x.size else ""
+        has_span = x.size > 0 and x.dtype.kind in "biufc"
+        span = f" from {x.min()} to {x.max()}" if has_span else ""
         raise ValueError(
             f"`x` must be at least one image, as floats{bounds} without NaN. Any "
             "other scaling belongs in the model, as a Rescaling layer. "

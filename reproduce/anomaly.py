@@ -17,6 +17,7 @@ import records
 import run_flags
 import runs
 import script
+from advens import program
 from advens.strauss2017 import columns, constants, rows
 from advens.strauss2017.settings import MAX_NUM_STEPS
 from result_flags import FIGURES_DIR
@@ -55,7 +56,7 @@ def anomaly() -> None:
     from advens.strauss2017.reporting.tables import write_frame
 
     figures_dir = directory("figures_dir")
-    script.check_writable("figures_dir", figures_dir)
+    program.check_writable("figures_dir", figures_dir)
     run = runs.make_run(test_images=test_images)
     points = measure_anomaly(
         run,

@@ -16,6 +16,7 @@ import records
 import run_flags
 import runs
 import script
+from advens import program
 from advens.strauss2017 import constants
 from result_flags import FIGURES_DIR
 from run_flags import FLAGS
@@ -44,7 +45,7 @@ def atlas() -> None:
 
     from advens.strauss2017.atlas import measure_atlas
 
-    script.check_writable("figures_dir", directory("figures_dir"))
+    program.check_writable("figures_dir", directory("figures_dir"))
     run = runs.make_run()
     every = _EVERY.value or (5 if FLAGS.dataset in constants.TABLE2 else 1)
     run.dataset = run.dataset.every_test_image(every)

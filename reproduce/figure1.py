@@ -10,6 +10,7 @@ from absl import flags
 import run_flags
 import runs
 import script
+from advens import program
 from result_flags import DATASETS, FIGURES_DIR
 
 flags.adopt_module_key_flags(run_flags)  # for --help
@@ -24,7 +25,7 @@ def figure1() -> None:
 
     names = dict.fromkeys(DATASETS.value or [run_flags.FLAGS.dataset])
     out_dir = runs.directory("figures_dir", *names)
-    script.check_writable("figures_dir", out_dir)
+    program.check_writable("figures_dir", out_dir)
     # All runs first: whatever is wrong with the flags is found before any training.
     each_run = [runs.make_run(dataset=name, out_dir=out_dir) for name in names]
     examples = [figure1_examples(run) for run in each_run]

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import script
-from advens import datasets
+from advens import datasets, program
 from advens.strauss2017.readings import DEFAULT, READINGS
 from advens.strauss2017.settings import Settings
 from run_flags import FLAGS
@@ -67,7 +66,7 @@ def make_run(**overrides: Any) -> "Run":
         **chosen("dataset", "box", "fgsm_eps", "bim_eps"),
         **chosen("bim_step_size", "bim_num_steps"),
     )
-    script.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
+    program.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
     dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
     process.keep_memory()
     store = Store(values["work_dir"])

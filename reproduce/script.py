@@ -1,16 +1,13 @@
 """What all scripts share: how they start, how they fail, what they print."""
 
 import logging
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from advens import process
+from advens import program
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,9 +15,7 @@ if TYPE_CHECKING:
 
 def main(reproduce: Callable[[], None]) -> None:
     """Parse the flags and call `reproduce`; on bad input, print one line and exit 1."""
-    # Hide TensorFlow's notes, but not its errors.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    process.use_onednn()
+    program.start()
     # It would report every glyph that a PDF embeds.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
 
@@ -28,33 +23,18 @@ def main(reproduce: Callable[[], None]) -> None:
         try:
             rest = flags.FLAGS(argv)
         except flags.Error as error:
-            _fail(error)
+            program.fail(error)
         if len(rest) > 1:
-            _fail(f"Arguments must be flags, as --name=value. Received: {rest[1:]}")
+            program.fail(
+                f"Arguments must be flags, as --name=value. Received: {rest[1:]}"
+            )
         return rest
 
     def guarded(_: list[str]) -> None:
-        try:
+        with program.errors_in_one_line():
             reproduce()
-        except (OSError, RuntimeError, ValueError) as error:
-            _fail(error)
-        except KeyboardInterrupt:
-            _fail("Interrupted. The same command continues from here.")
 
     app.run(guarded, flags_parser=parse)
-
-
-def check_writable(flag: str, directory: Path) -> None:
-    """Raise an `OSError` if nothing can be written to the directory of a flag."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"`{flag}` must be a directory that can be written to ({error.strerror}). "
-            f"Received: {flag}={str(directory)!r}"
-        ) from error
 
 
 def console() -> "Console":
@@ -68,9 +48,3 @@ def print_written(paths: Iterable[Path]) -> None:
     """Print the paths of the files that were written."""
     for path in paths:
         print(f"wrote {path}")
-
-
-def _fail(error: object) -> None:
-    text = getattr(error, "strerror", None) or str(error)
-    print("error:", " ".join(text.split()), file=sys.stderr)
-    sys.exit(1)

@@ -29,14 +29,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         OSError: if the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "xb") as handle:
+            with _synced(temporary) as handle:
                 yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -45,17 +43,48 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_all(directory: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write files, each whole or not at all, and return their paths.
+    """Write files and return their paths.
+
+    No file gets its name before all are written, and the first one is the last to get
+    it. A full disk leaves none of them, or those that were there before.
 
     Args:
         directory: where they are written; made if absent.
         contents: the bytes of each file, by its name.
+
+    Raises:
+        OSError: if a file cannot be written.
     """
     paths = [directory / name for name in contents]
-    for path, content in zip(paths, contents.values(), strict=True):
-        with atomic(path) as handle:
-            handle.write(content)
+    temporaries = [_temporary(path) for path in paths]
+    path = directory
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            for path, temporary in zip(paths, temporaries, strict=True):
+                with _synced(temporary) as handle:
+                    handle.write(contents[path.name])
+            for path, temporary in reversed([*zip(paths, temporaries, strict=True)]):
+                os.replace(temporary, path)
+        finally:
+            for temporary in temporaries:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, "write", path) from error
     return paths
+
+
+@contextlib.contextmanager
+def _synced(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file; at the end, its content is on the disk."""
+    with open(path, "xb") as handle:
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
 
 
 def explained(error: OSError, action: str, path: Path) -> OSError:

@@ -41,6 +41,35 @@ def test_write_all(tmp_path):
     assert contents(tmp_path) == {"b.csv": b"1", "a.json": b"{}"}
 
 
+@pytest.mark.parametrize("old", [{}, {"a.x": b"old a", "c.x": b"old c"}])
+def test_write_all_writes_all_or_none(tmp_path, monkeypatch, old):
+    def full_at_the_third(handle):
+        synced.append(handle)
+        if len(synced) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    synced = []
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(os, "fsync", full_at_the_third)
+    with pytest.raises(OSError, match="Cannot write") as error:
+        write_all(tmp_path, {f"{name}.x": b"new" for name in "abcd"})
+    assert error.value.strerror.startswith(f"Cannot write {tmp_path / 'c.x'}: No space")
+    assert contents(tmp_path) == old
+
+
+def test_write_all_names_the_first_file_last(tmp_path, monkeypatch):
+    def replace(source, target):
+        assert len(list(tmp_path.glob(f"*{TEMPORARY}"))) == 3 - len(named)
+        named.append(target.name)
+        rename(source, target)
+
+    named, rename = [], os.replace
+    monkeypatch.setattr(os, "replace", replace)
+    write_all(tmp_path, dict.fromkeys("abc", b""))
+    assert named == ["c", "b", "a"]
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [

@@ -1,44 +1,19 @@
 """The manifest beside every table: how its numbers came about."""
 
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import joblib
-
-import advens
+from advens.provenance import hardware, versions
 from advens.strauss2017.readings import PRINTED
 
 # The content of a manifest: what a JSON object can hold.
 Record: TypeAlias = Mapping[str, Any]
 
-# The packages whose versions are recorded.
-_PACKAGES: Final = (
-    "keras",
-    "tensorflow",
-    "jax",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scipy",
-    "statsmodels",
-    "seaborn",
-    "joblib",
-    "absl-py",
-    "rich",
-    # The benchmarks compare advens with these.
-    "adversarial-robustness-toolbox",
-    "cleverhans",
-    "foolbox",
-    "torch",
-    "torchattacks",
-)
 # Runs that agree in these entries would do the same work in the same time.
 _SAME_RUN: Final = ("settings", "attacks", "seeds", "data", "hardware")
 
@@ -55,13 +30,7 @@ def manifest(*, backend: str, devices: Sequence[str], **entries: object) -> Reco
     return {
         "command": shlex.join(["python", _relative(script), *arguments]),
         "versions": versions(),
-        "hardware": {
-            "backend": backend,
-            "devices": list(devices),
-            "processor": _processor(),
-            "cores": joblib.cpu_count(),
-            "system": platform.platform(),
-        },
+        "hardware": hardware(backend=backend, devices=devices),
         **entries,
     }
 
@@ -111,28 +80,6 @@ def with_earlier_seconds(record: Record, earlier: Record) -> Record:
         for stage, spent in record["seconds_per_stage"].items()
     }
     return {**record, "seconds_per_stage": seconds}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python, of advens and of the packages that it uses."""
-    installed = {"python": platform.python_version(), "advens": advens.__version__}
-    for name in _PACKAGES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as handle:
-            for line in handle:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _relative(path: str) -> str:

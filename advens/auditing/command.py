@@ -1,0 +1,171 @@
+"""`advens-audit`: how robust are these models, voting together, on these images?
+
+  advens-audit models/*.keras --data=images.npz --eps=8/255 --out=audit
+
+The arguments are models: .keras or .h5 files, directories of SavedModels or, with
+--builder, files of weights. The command writes report.html, and the numbers of that
+page as audit.json, cells.csv and outcomes.npz. If it is interrupted, the same command
+continues from there.
+"""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from absl.flags import FlagValues
+
+from advens import program
+from advens.arrays import Images, Labels
+from advens.auditing import options
+from advens.auditing.data import load_dataset, load_file
+from advens.auditing.files import Document, read_audit, write_audit
+from advens.checks import check_labels
+
+if TYPE_CHECKING:
+    from advens.models.ensemble import Ensemble
+
+# How TensorFlow, JAX and numpy say that there is too little memory.
+_NO_MEMORY: Final = ("OOM when allocating", "RESOURCE_EXHAUSTED", "Unable to allocate")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Audit the models that a command line names; on bad input, exit with code 1.
+
+    Args:
+        argv: the command line; None for that of the process.
+    """
+    program.start()
+    argv = sys.argv if argv is None else argv
+    with program.errors_in_one_line():
+        models, values = options.parse(argv)
+        if values.help:
+            print(__doc__ + values.get_help())
+        else:
+            _run(models, values, ["advens-audit", *argv[1:]])
+
+
+def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
+    x, y = _data(values)
+    other = _other(values, y)
+    program.import_keras()
+    from advens import backend, process
+    from advens.auditing import loading
+    from advens.auditing.audit import audit
+    from advens.auditing.compare import compare
+    from advens.auditing.report import render
+    from advens.progress import Bars
+    from advens.storage.store import Store
+
+    process.keep_memory()
+    backend.make_deterministic()
+    paths = loading.expand(models)
+    ensemble = _ensemble(paths, values, x, y)
+    out = Path(values.out)
+    program.check_writable("out", out)
+    with _memory_explained():
+        result = audit(
+            ensemble,
+            x,
+            y,
+            eps=values.eps,
+            norm=values.norm,
+            seed=values.seed,
+            batch_size=values.batch_size,
+            store=Store(values.work_dir or out / "work"),
+            time_budget=values.time_budget,
+            bars=Bars(show=not values.quiet),
+        )
+    document, outcomes = result.document() | {"command": command}, result.arrays()
+    document["data"]["file"] = values.data or values.dataset
+    for member, path in zip(document["members"], paths, strict=True):
+        member["file"] = str(path)
+    if other:
+        document["comparison"] = compare(document, outcomes, *other)
+    page = render(document, outcomes, x, other=document.get("comparison"))
+    written = write_audit(out, document, outcomes, page)
+    if not values.quiet:
+        _print(document)
+        print(*(f"wrote {path}" for path in written), sep="\n")
+
+
+def _data(values: FlagValues) -> tuple[Images, Labels]:
+    if values.data is None:
+        x, y = load_dataset(
+            values.dataset, data_dir=values.data_dir, images=values.images
+        )
+    else:
+        x, y = load_file(Path(values.data), images=values.images, scale=values.scale)
+    largest = 1.0 if values.norm == "linf" else math.sqrt(x[0].size)
+    if values.eps > largest:
+        raise ValueError(
+            f"`eps` must be <= {largest:g}, the norm of the largest change of an image "
+            f"in [0, 1]; for 8 of 255, pass --eps=8/255. Received: eps={values.eps:g}"
+        )
+    return x, y
+
+
+def _other(
+    values: FlagValues, y: Labels
+) -> tuple[Document, dict[str, np.ndarray]] | None:
+    """Return the audit to compare with, if any; that of other images is refused."""
+    if values.compare is None:
+        return None
+    document, outcomes = read_audit(Path(values.compare))
+    if not np.array_equal(outcomes["y"], y):
+        raise ValueError(
+            f"{values.compare} must be an audit of the same images. Received: "
+            f"{len(outcomes['y'])} labels that are not those of these {len(y)} images"
+        )
+    return document, outcomes
+
+
+def _ensemble(
+    paths: list[Path], values: FlagValues, x: Images, y: Labels
+) -> "Ensemble":
+    """Load the models; refuse those that cannot classify these images."""
+    from advens.auditing import loading
+    from advens.auditing.saved_model import check_gradient
+    from advens.models.ensemble import Ensemble, check_images
+
+    if values.builder is not None and os.getcwd() not in sys.path:
+        # A console script does not look for modules there.
+        sys.path.append(os.getcwd())
+    members = loading.load_models(paths, builder=values.builder, trust=values.trust)
+    outputs = [output or None for output in values.outputs or [None]]
+    ensemble = Ensemble(
+        members,
+        outputs=outputs if len(outputs) > 1 else outputs[0],
+        votes=values.votes,
+    )
+    check_images(ensemble, x)
+    if ensemble.num_classes is not None:
+        check_labels(y, ensemble.num_classes)
+    for path, member in zip(paths, members, strict=True):
+        check_gradient(path, member, x[:8])
+    return ensemble
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    """Say what to do if there is too little memory."""
+    try:
+        yield
+    except Exception as error:  # TensorFlow's errors have no common base class
+        if any(text in str(error) for text in _NO_MEMORY):
+            raise RuntimeError(
+                "There is too little memory. Pass a smaller --batch_size"
+            ) from error
+        raise
+
+
+def _print(document: Document) -> None:
+    for name in ("clean_accuracy", "robust_accuracy"):
+        value, low, high = (document[name][key] for key in ("value", "low", "high"))
+        label = name.replace("_", " ")
+        print(f"{label:<15} {value:6.1%}  (95 % interval {low:.1%} to {high:.1%})")
+    print(document["verdict"])

@@ -1,0 +1,121 @@
+"""The options of `advens-audit`: what they mean, and which values are possible."""
+
+import fractions
+import functools
+from typing import Any, Final
+
+from absl import flags
+
+from advens import datasets
+from advens.checks import check_count, check_positive
+
+_NORMS: Final = ("linf", "l2")
+_VOTES: Final = ("mean_probability", "mean_logit", "majority")
+
+
+class _Fraction(flags.ArgumentParser[float]):
+    syntactic_help = "a number or a fraction, such as 8/255"
+
+    def parse(self, argument: str) -> float:
+        try:
+            return float(fractions.Fraction(argument))
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"it must be {self.syntactic_help}") from error
+
+
+def parse(argv: list[str]) -> tuple[list[str], flags.FlagValues]:
+    """Return the arguments of a command line, and the values of its options.
+
+    The options are none of `flags.FLAGS`, in which a user's program may have its own.
+
+    Args:
+        argv: the command line; the command comes first.
+
+    Raises:
+        ValueError: if an option is missing, unknown or not one of its possible values.
+    """
+    values = _options()
+    try:
+        arguments = values(argv)[1:]
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    if not values.help:
+        _check(values)
+    return arguments, values
+
+
+def _options() -> flags.FlagValues:
+    values = flags.FlagValues()
+
+    def of(define: Any) -> Any:
+        return functools.partial(define, flag_values=values)
+
+    string, boolean = of(flags.DEFINE_string), of(flags.DEFINE_boolean)
+    integer, number = of(flags.DEFINE_integer), of(flags.DEFINE_float)
+    enum = of(flags.DEFINE_enum)
+    string(
+        "data",
+        None,
+        "Images and labels: an .npz file with arrays x and y, or x_test and y_test. "
+        "Images are floats in [0, 1]; labels are integers from 0.",
+    )
+    number("scale", None, "What the images of --data are divided by, for example 255.")
+    enum("dataset", None, datasets.NAMES, "Test images to take in place of --data.")
+    string(
+        "data_dir",
+        None,
+        "Directory with mnist.npz and cifar10.npz; default: the environment variable "
+        f"{datasets.DATA_DIR_VARIABLE}. Without it, keras downloads them.",
+    )
+    integer("images", None, "Audit the first so many images; default: all.")
+    of(flags.DEFINE)(
+        _Fraction(),
+        "eps",
+        None,
+        "Largest change of an image in the norm, where pixels lie in [0, 1].",
+    )
+    enum("norm", _NORMS[0], _NORMS, "The norm.")
+    enum("votes", _VOTES[0], _VOTES, "How the models vote.")
+    of(flags.DEFINE_list)(
+        "outputs",
+        None,
+        "What models return whose last layer does not show it, logits or probs: one "
+        "for all, or one per model, with nothing for those that show it (logits,,).",
+    )
+    string(
+        "builder",
+        None,
+        "module:function; it returns a model, and the arguments are files of weights.",
+    )
+    boolean("trust", False, "Load files that hold Python code, such as Lambda layers.")
+    integer("seed", 0, "Seed of all that is random.")
+    integer("batch_size", 250, "Images attacked at a time.")
+    number("time_budget", None, "Minutes that the audit may take; default: no limit.")
+    string("out", "audit", "Directory of the files that are written.")
+    string(
+        "work_dir",
+        None,
+        "Directory of what is done, from which an audit is resumed; default: work, in "
+        "--out.",
+    )
+    string("compare", None, "The audit.json of other models on the same images.")
+    boolean("quiet", False, "Print errors only.")
+    boolean("help", False, "Print this help.")
+    return values
+
+
+def _check(values: flags.FlagValues) -> None:
+    if (values.data is None) == (values.dataset is None):
+        raise ValueError("Either --data=FILE.npz or --dataset=NAME must be given")
+    if values.scale is not None and values.dataset is not None:
+        raise ValueError("--scale is for --data. The images of --dataset are in [0, 1]")
+    if values.eps is None:
+        raise ValueError("--eps must be given, for example --eps=8/255")
+    check_positive("eps", values.eps)
+    check_count("batch_size", values.batch_size)
+    if values.images is not None:
+        check_count("images", values.images)
+    if values.time_budget is not None:
+        check_positive("time_budget", values.time_budget)
+    if values.seed < 0:
+        raise ValueError(f"`seed` must be >= 0. Received: seed={values.seed}")

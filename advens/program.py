@@ -1,0 +1,82 @@
+"""How a program starts and how it fails: in one line, without its libraries' notes."""
+
+import contextlib
+import os
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from advens import process
+
+
+def start() -> None:
+    """Set the environment of a program, before it imports TensorFlow."""
+    # At level 2, TensorFlow reports as an error that a machine has no GPU. What does
+    # fail is raised as an exception, too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    process.use_onednn()
+
+
+def import_keras() -> None:
+    """Import Keras and its backend; keep what they print from the terminal.
+
+    TensorFlow 2.21 prints notes while it is imported, whatever the log level.
+
+    Raises:
+        RuntimeError: if there is no such backend.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import keras  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(
+            f"Keras and its backend must be installed ({error}). The environment "
+            "variable KERAS_BACKEND names the backend: tensorflow or jax"
+        ) from error
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """On bad input, and if the user stops the program, print one line and exit 1."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("Interrupted. The same command continues from here.")
+
+
+def fail(error: object) -> NoReturn:
+    """Print an error in one line, and exit with code 1."""
+    text = getattr(error, "strerror", None) or str(error)
+    print("error:", " ".join(text.split()), file=sys.stderr)
+    sys.exit(1)
+
+
+def reason(error: Exception) -> str:
+    """Return the type and the message of an exception in one short line."""
+    # Keras quotes a whole configuration before it tells the cause.
+    text = str(error).rpartition("Exception encountered: ")[2]
+    return f"{type(error).__name__}: {textwrap.shorten(text, 160, placeholder=' …')}"
+
+
+def check_writable(flag: str, directory: Path) -> None:
+    """Raise an `OSError` if nothing can be written to the directory of a flag."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"`{flag}` must be a directory that can be written to ({error.strerror}). "
+            f"Received: {flag}={str(directory)!r}"
+        ) from error
