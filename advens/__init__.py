@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from advens.attacks.compiled import gradient
     from advens.attacks.fgsm_bim import AdversarialExamples, bim, fgsm
     from advens.attacks.threat import Attack, Threat
+    from advens.auditing.audit import audit
+    from advens.auditing.result import Audit
     from advens.defenses.adversarial_training import AdversarialTraining
     from advens.defenses.distillation import distill
     from advens.evaluation.evaluate import adversarial_images, evaluate
@@ -23,10 +25,12 @@ _MODULES = {
     "AdversarialExamples": "attacks.fgsm_bim",
     "AdversarialTraining": "defenses.adversarial_training",
     "Attack": "attacks.threat",
+    "Audit": "auditing.result",
     "Ensemble": "models.ensemble",
     "Outcomes": "evaluation.outcomes",
     "Threat": "attacks.threat",
     "adversarial_images": "evaluation.evaluate",
+    "audit": "auditing.audit",
     "bim": "attacks.fgsm_bim",
     "distill": "defenses.distillation",
     "evaluate": "evaluation.evaluate",
@@ -39,10 +43,12 @@ __all__ = [
     "AdversarialExamples",
     "AdversarialTraining",
     "Attack",
+    "Audit",
     "Ensemble",
     "Outcomes",
     "Threat",
     "adversarial_images",
+    "audit",
     "bim",
     "distill",
     "evaluate",

@@ -1,6 +1,7 @@
 """`audit`: how robust an ensemble is, and whether the number can be trusted."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -28,8 +29,6 @@ from advens.storage.store import Store
 # Steps of the attacks on a sample of the images, of which there are many.
 _PROBE_STEPS = 30
 _SIZES = (1, 2, 3, 5, 10, 20, 50)
-# Noise is drawn in these sizes, as multiples of eps.
-NOISE_SIZES = (0.5, 1.0, 2.0, 4.0)
 
 
 def audit(
@@ -149,28 +148,23 @@ def _probed(
     makers: dict[str, tuple[int, Callable[[], Arrays]]] = {
         "randomness": (1, lambda: probes.randomness(ensemble, x, budget)),
         "one_step": (1, lambda: probes.one_step(*images, budget)),
-        "noise": (
-            10,
-            lambda: probes.noise(*images, budget.eps * np.array(NOISE_SIZES), budget),
-        ),
+        "noise": (10, lambda: probes.noise(*images, budget)),
         "twice_eps": (30, lambda: probes.robust(*images, _PROBE_STEPS, twice)),
         "unbounded": (30, lambda: probes.unbounded(*images, budget)),
         "steps": (long, lambda: probes.many_steps(*images, long, budget)),
         "eps": (150, lambda: probes.smallest_eps(*images, _PROBE_STEPS, budget)),
     }
     if len(ensemble) > 1:
+        makers["signs"] = (1, lambda: probes.signs(*images, budget))
         makers["transfer"] = (
             30,
             lambda: probes.transfer(*images, _PROBE_STEPS, budget),
         )
-        makers["signs"] = (1, lambda: probes.signs(*images, budget))
     for size in sorted({*(s for s in _SIZES if s < len(ensemble)), len(ensemble)}):
-        makers[f"members {size}"] = (
-            30,
-            lambda size=size: probes.robust(
-                ensemble.first(size), x, y, _PROBE_STEPS, budget
-            ),
+        part = functools.partial(
+            probes.robust, ensemble.first(size), x, y, _PROBE_STEPS, budget
         )
+        makers[f"members {size}"] = (30, part)
     left = sum(cost for cost, _ in makers.values())
     settings = {
         "budget": dataclasses.asdict(budget),

@@ -74,9 +74,7 @@ def _attacks(audit: "Audit") -> list[dict[str, Any]]:
             "attempted": int(result.attempted.sum()),
             "broken": int(result.broken.sum()),
             "accuracy_after": accuracy(audit.after(index + 1)),
-            "zero_gradient": sanity.share_of(
-                result.zero_gradient[result.attempted]
-            ),
+            "zero_gradient": sanity.share_of(result.zero_gradient[result.attempted]),
             "seconds": result.seconds,
             "done": result.done,
         }

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from advens.auditing import sanity
 
 if TYPE_CHECKING:

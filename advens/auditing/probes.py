@@ -20,22 +20,23 @@ from advens.models.ensemble import Ensemble
 
 # How often noise is drawn: an image falls to noise if it falls to one of them.
 _NOISES = 10
+# The sizes of noise, as multiples of eps.
+_NOISE_SIZES = np.array([0.5, 1.0, 2.0, 4.0])
 # Seven halvings find the smallest radius up to 1 / 128 of the largest.
 _HALVINGS = 7
 # Images that are changed by half the range in every pixel can all be made the same.
 HALF = 0.5
 
 
-def noise(
-    ensemble: Ensemble, x: Images, y: Labels, sizes: Floats, budget: Budget
-) -> Arrays:
-    """Add noise of each size: random signs in L-infinity, random directions in L2.
+def noise(ensemble: Ensemble, x: Images, y: Labels, budget: Budget) -> Arrays:
+    """Add noise of several sizes: random signs in L-infinity, random directions in L2.
 
     Returns:
         `right`, `(len(sizes), n)` bool: whether the ensemble is right under all draws;
         and `sizes`.
     """
     rng = np.random.default_rng([budget.seed, 1])
+    sizes = budget.eps * _NOISE_SIZES
     right = np.ones((len(sizes), len(x)), bool)
     for _ in range(_NOISES):
         directions = steepest(rng.normal(size=x.shape).astype("float32"), budget.norm)
@@ -64,8 +65,8 @@ def one_step(ensemble: Ensemble, x: Images, y: Labels, budget: Budget) -> Arrays
     (framework,) = in_batches(lambda x, y: (followed(x, y),), (x, y), budget.batch_size)
     return {
         "right": _is_right(ensemble, x_adv, y, budget),
-        "zero": ~grads.reshape(len(x), -1).any(axis=1),
-        "framework_zero": ~framework.reshape(len(x), -1).any(axis=1),
+        "zero": _is_zero(grads),
+        "framework_zero": _is_zero(framework),
     }
 
 
@@ -204,6 +205,10 @@ def _evaluated(
 ) -> Floats:
     threat = Threat(source, index, num_draws=budget.num_draws)
     return Followed(gradient(ensemble, threat), budget.batch_size)(x, y).grads
+
+
+def _is_zero(grads: Floats) -> Answers:
+    return np.all(grads.reshape(len(grads), -1) == 0, axis=1)
 
 
 def _is_right(ensemble: Ensemble, x: Images, y: Labels, budget: Budget) -> Answers:

@@ -119,7 +119,7 @@ class Audit:
 
     @property
     def smallest_eps(self) -> Floats:
-        """`(p,)` float32: the smallest radius at which an attack broke each sampled image.
+        """`(p,)` float32: the smallest radius at which each sampled image was broken.
 
         0 for images that are misclassified anyway, infinity for those that resist.
         """

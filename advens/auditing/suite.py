@@ -211,15 +211,19 @@ def _attacked(
     x_adv = x.copy()
     broken, zero_gradient = np.zeros(len(x), bool), np.zeros(len(x), bool)
     ranked = np.argsort(-log_probs, axis=1, kind="stable")
-    ball = {"eps": budget.eps, "norm": budget.norm, "rng": rng}
     for index, rank in _turns(ensemble, attack, log_probs.shape[1]):
         left = np.flatnonzero(~broken)
         if not len(left):
             break
         if attack.gradient is None:
-            scores = Scores(ensemble, budget.batch_size)
             found = square(
-                scores, x[left], y[left], num_queries=attack.num_steps, **ball
+                Scores(ensemble, budget.batch_size),
+                x[left],
+                y[left],
+                eps=budget.eps,
+                norm=budget.norm,
+                num_queries=attack.num_steps,
+                rng=rng,
             )
         else:
             threat = Threat(
@@ -232,9 +236,11 @@ def _attacked(
                 Followed(gradient(ensemble, threat), budget.batch_size),
                 x[left],
                 y[left],
+                eps=budget.eps,
+                norm=budget.norm,
                 num_steps=attack.num_steps,
                 targets=None if rank is None else ranked[left, rank].astype("int32"),
-                **ball,
+                rng=rng,
             )
         x_adv[left] = found.x_adv
         zero_gradient[left] |= found.zero_gradient

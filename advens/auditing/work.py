@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypedDict
 
 import keras
 import numpy as np
@@ -12,11 +12,22 @@ import numpy as np
 from advens import backend
 from advens.arrays import Images, Labels
 from advens.models.ensemble import Ensemble
+from advens.models.votes import Votes
 from advens.storage.store import Spec, Store
 
 KIND: Final = "audit"
 
 Arrays: TypeAlias = dict[str, np.ndarray]
+
+
+class Identity(TypedDict):
+    """Checksums that tell ensembles and images apart."""
+
+    members: list[str]
+    votes: Votes
+    x: str
+    y: str
+    backend: str
 
 
 class Work:
@@ -36,7 +47,7 @@ class Work:
     def __init__(
         self,
         store: Store | None,
-        identity: Spec,
+        identity: Identity,
         minutes: float | None,
         show: Callable[[str, float, float], None],
     ) -> None:
@@ -82,7 +93,7 @@ class Work:
         return arrays
 
 
-def identity_of(ensemble: Ensemble, x: Images, y: Labels) -> dict[str, object]:
+def identity_of(ensemble: Ensemble, x: Images, y: Labels) -> Identity:
     """Return checksums that tell ensembles and images apart."""
     return {
         "members": [checksum_of(member) for member in ensemble],
