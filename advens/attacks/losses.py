@@ -53,9 +53,8 @@ def dlr(logits: Tensor, y: Tensor, targets: Tensor | None = None) -> Tensor:
 
     With the logits sorted, z_1 >= z_2 >= ..., it is (max of the others - z_y) /
     (z_1 - z_3), and towards a target class t it is (z_t - z_y) / (z_1 - (z_3 + z_4) /
-    2). It does not change with the scale of the logits. Where there are too few classes
-    the last one takes the place of z_3 and z_4. With two classes it is the sign alone;
-    there, the difference is not divided.
+    2). It does not change with the scale of the logits. With fewer classes than these
+    formulas need, the difference is not divided.
 
     Source: Croce & Hein 2020, arXiv:2003.01690, equations 6 and 7.
 
@@ -67,16 +66,15 @@ def dlr(logits: Tensor, y: Tensor, targets: Tensor | None = None) -> Tensor:
     Returns:
         `(...)` float32.
     """
-    ordered, _ = ops.top_k(logits, min(4, logits.shape[-1]))
-    last = ordered.shape[-1] - 1
     if targets is None:
-        lead, low = ops.max(_others(logits, y), axis=-1), ordered[..., min(2, last)]
+        lead, num_sorted = ops.max(_others(logits, y), axis=-1), 3
     else:
-        lead = _of(logits, targets)
-        low = (ordered[..., min(2, last)] + ordered[..., min(3, last)]) / 2
+        lead, num_sorted = _of(logits, targets), 4
     difference = lead - _of(logits, y)
-    if last == 1:
+    if logits.shape[-1] < num_sorted:
         return difference
+    ordered, _ = ops.top_k(logits, num_sorted)
+    low = ops.mean(ordered[..., 2:], axis=-1)
     return difference / (ordered[..., 0] - low + _SMALL)
 
 
