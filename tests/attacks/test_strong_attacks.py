@@ -111,7 +111,7 @@ def test_the_smallest_radius_of_each_image():
     for attack in (apgd, pgd):
         found = attack(followed, x, y, eps=eps, num_steps=20, rng=rng())
         assert (lengths(found.x_adv - x, "linf") <= eps + 1e-6).all()
-        assert found.broken[1::2].mean() > 0.5 > 0.05 > found.broken[::2].mean()
+        assert found.broken[1::2].mean() > 0.5 > 0.1 > found.broken[::2].mean()
 
 
 @pytest.mark.parametrize("norm", EPS)
