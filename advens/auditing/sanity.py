@@ -7,13 +7,13 @@ than that a defence held.
 
 from typing import Literal, TypedDict
 
-import numpy as np
-
 from advens.arrays import Answers
+from advens.evaluation.statistics import wilson_interval
 
 Verdict = Literal["passed", "failed", "not judged"]
 
-# A share of images up to this one is chance: attacks are random, too.
+# A share of images up to this one is chance: attacks are random, too. One found on few
+# images counts if its 95 % interval lies above.
 _TOLERANCE = 0.01
 
 
@@ -52,13 +52,13 @@ def noise(clean: Answers, noisy: Answers, white_box: Answers) -> Check:
         noisy: `(n,)` bool, who is right under noise.
         white_box: `(n,)` bool, who is right under all attacks that follow gradients.
     """
-    only = float(np.mean(clean & ~noisy & white_box))
+    only = clean & ~noisy & white_box
     return check(
         "noise",
         "Random noise is weaker than gradients",
-        only <= _TOLERANCE,
+        not _is_clear(only),
         f"Noise leaves {share(noisy)}, gradients leave {share(white_box)}; "
-        f"{percent(only)} of the images fall to noise alone.",
+        f"{share(only)} of the images fall to noise alone.",
     )
 
 
@@ -69,12 +69,12 @@ def transfer(direct: Answers, with_members: Answers) -> Check:
         direct: `(n,)` bool, who resists the attacks through the ensemble's gradients.
         with_members: `(n,)` bool, who resists those through single members, too.
     """
-    only = float(np.mean(direct & ~with_members))
+    only = direct & ~with_members
     return check(
         "transfer",
         "No image falls to transfer alone",
-        only <= _TOLERANCE,
-        f"{percent(only)} of the images resist the attacks on the ensemble, and fall "
+        not _is_clear(only),
+        f"{share(only)} of the images resist the attacks on the ensemble, and fall "
         "to an attack on a single member.",
     )
 
@@ -86,12 +86,12 @@ def black_box(white_box: Answers, robust: Answers) -> Check:
         white_box: `(n,)` bool, who resists all attacks that follow gradients.
         robust: `(n,)` bool, who resists Square, too.
     """
-    only = float(np.mean(white_box & ~robust))
+    only = white_box & ~robust
     return check(
         "black_box",
         "The black box is not stronger than the white box",
-        only <= _TOLERANCE,
-        f"{percent(only)} of the images resist every gradient and fall to Square, "
+        not _is_clear(only),
+        f"{share(only)} of the images resist every gradient and fall to Square, "
         "which sees answers only.",
     )
 
@@ -168,11 +168,10 @@ def zero_gradients(at_image: Answers, resisting: Answers) -> Check:
         resisting: `(k,)` bool, of the images that resist all attacks, whose gradient
             was zero at some step of the first.
     """
-    largest = max(share_of(at_image), share_of(resisting))
     return check(
         "zero_gradients",
         "Gradients are not zero",
-        largest <= _TOLERANCE,
+        not (_is_clear(at_image) or _is_clear(resisting)),
         f"They are exactly zero at {percent(share_of(at_image))} of the images, and "
         f"were at some step for {percent(share_of(resisting))} of those that resist. "
         "There, an attack has nothing to follow.",
@@ -253,6 +252,13 @@ def numbers() -> Check:
         True,
         "None was NaN: that would have ended the audit with an error.",
     )
+
+
+def _is_clear(flags: Answers) -> bool:
+    """Return whether a share is above the tolerance, and not by chance."""
+    if not flags.any():
+        return False
+    return wilson_interval(share_of(flags), len(flags))[0] > _TOLERANCE
 
 
 def share(right: Answers) -> str:
