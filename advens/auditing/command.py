@@ -143,8 +143,8 @@ def _ensemble(
         votes=values.votes,
     )
     check_images(ensemble, x)
-    if ensemble.num_classes is not None:
-        check_labels(y, ensemble.num_classes)
+    # Subclassed members do not show their classes before they are called.
+    check_labels(y, ensemble.num_classes or ensemble(x[:1]).shape[-1])
     for path, member in zip(paths, members, strict=True):
         check_gradient(path, member, x[:8])
     return ensemble

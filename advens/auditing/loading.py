@@ -125,8 +125,8 @@ def _model_with_weights(path: Path, builder: str) -> keras.Model:
             f"{path} must hold the weights of the model that {builder} returns "
             f"({reason(error)})"
         ) from error
-    if stored > model.count_params():
-        # Keras does not mind layers that the model does not have.
+    # Keras does not mind layers that the model does not have.
+    if stored != model.count_params():
         raise ValueError(
             f"{path} must hold the weights of the model that {builder} returns. "
             f"Received: {stored} parameters for a model of {model.count_params()}"
