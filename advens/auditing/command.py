@@ -84,9 +84,10 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     document["data"]["file"] = values.data or values.dataset
     for member, path in zip(document["members"], paths, strict=True):
         member["file"] = str(path)
-    if other:
-        document["comparison"] = compare(document, outcomes, *other)
-    page = render(document, outcomes, x, other=document.get("comparison"))
+    comparison = other and compare(document, outcomes, *other)
+    if comparison:
+        document["comparison"] = {"file": values.compare, **comparison}
+    page = render(document, outcomes, x, other=comparison)
     written = write_audit(out, document, outcomes, page)
     if not values.quiet:
         _print(document)
