@@ -5,6 +5,7 @@ import importlib
 import io
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,10 @@ def _model_with_weights(path: Path, builder: str) -> keras.Model:
     _check_file(path)
     model = _built(builder)
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns of what it then raises an error for.
+            warnings.filterwarnings("ignore", message="Skipping nested container")
+            model.load_weights(path)
         stored = _stored_parameters(path)
     except Exception as error:  # Keras and h5py raise many kinds
         raise ValueError(

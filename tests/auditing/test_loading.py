@@ -116,6 +116,7 @@ def test_weights_of_a_builder(directory, model, name):
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.keras", "a.h5"])
 @pytest.mark.parametrize("function", ["fewer", "wider"])
+@pytest.mark.filterwarnings("error:Skipping")
 def test_weights_of_another_model(directory, model, name, function):
     (model.save_weights if "weights" in name else model.save)(directory / name)
     with pytest.raises(ValueError, match=f"{name} must hold the weights of the model"):
