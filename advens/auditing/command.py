@@ -75,7 +75,7 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
             eps=values.eps,
             norm=values.norm,
             seed=values.seed,
-            batch_size=values.batch_size,
+            **{name: values[name].value for name in options.COUNTS},
             store=Store(values.work_dir or out / "work"),
             time_budget=values.time_budget,
             bars=Bars(show=not values.quiet),
@@ -166,7 +166,9 @@ def _memory_explained() -> Iterator[None]:
 
 def _print(document: Document) -> None:
     for name in ("clean_accuracy", "robust_accuracy"):
-        value, low, high = (document[name][key] for key in ("value", "low", "high"))
+        value, low, high = (
+            100 * document[name][key] for key in ("value", "low", "high")
+        )
         label = name.replace("_", " ")
-        print(f"{label:<15} {value:6.1%}  (95 % interval {low:.1%} to {high:.1%})")
+        print(f"{label:<15} {value:5.1f} %  (95 % interval: {low:.1f} to {high:.1f} %)")
     print(document["verdict"])

@@ -4,12 +4,14 @@ What an audit computes is tested elsewhere; here it is a stand-in.
 """
 
 import errno
+import inspect
 import json
 import os
 import pickle
 import re
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import get_args
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import advens
 from advens.auditing import options
 from advens.auditing.command import main
 from advens.auditing.files import read_audit
@@ -108,7 +111,8 @@ def test_audit(directory, calls, capsys):
     assert call.pop("bars")._show
     assert call == {
         **{"eps": 0.125, "norm": "linf", "seed": 0},
-        **{"batch_size": 250, "time_budget": None},
+        **{"batch_size": 250, "num_steps": 100, "num_queries": 5000},
+        **{"num_draws": 1, "num_probes": 200, "time_budget": None},
     }
     names = ("audit.json", "cells.csv", "outcomes.npz", "report.html")
     document, outcomes = read_audit(directory / "audit")
@@ -126,8 +130,8 @@ def test_audit(directory, calls, capsys):
     assert page == "As robust as a stand-in. 24 24 None"
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "clean accuracy   50.0%  (95 % interval 25.0% to 75.0%)",
-        "robust accuracy  50.0%  (95 % interval 25.0% to 75.0%)",
+        "clean accuracy   50.0 %  (95 % interval: 25.0 to 75.0 %)",
+        "robust accuracy  50.0 %  (95 % interval: 25.0 to 75.0 %)",
         "As robust as a stand-in.",
         *(f"wrote audit/{name}" for name in names),
     ]
@@ -140,22 +144,27 @@ def test_options_reach_the_audit(directory, calls, capsys):
         *("models/d*.keras", "--dataset=digits", "--images=9", "--eps=2", "--norm=l2"),
         *("--votes=majority", "--seed=3", "--batch_size=4", "--time_budget=1.5"),
         *("--out=there/it", "--work_dir=work", "--quiet"),
+        *("--num_steps=5", "--num_queries=6", "--num_draws=7", "--num_probes=8"),
     )
     [call] = calls
     assert call["x"].shape == (9, 28, 28, 1) and call["y"].shape == (9,)
     assert call["ensemble"].votes == "majority"
     assert call["store"].root == directory / "work"
     assert not call["bars"]._show
-    names = ("eps", "norm", "seed", "batch_size", "time_budget")
-    assert [call[name] for name in names] == [2, "l2", 3, 4, 1.5]
+    names = ("eps", "norm", "seed", "time_budget", *options.COUNTS)
+    assert [call[name] for name in names] == [2, "l2", 3, 1.5, 4, 5, 6, 7, 8]
     document, _ = read_audit(directory / "there" / "it")
     assert document["data"]["file"] == "digits"
     assert document["members"][0]["file"] == "models/digits.keras"
     assert capsys.readouterr() == ("", "")
 
 
-def test_votes_are_those_of_ensembles():
+def test_options_are_those_of_the_library():
     assert get_args(Votes) == options._VOTES
+    _, values = options.parse(["advens-audit", DATA, EPS])
+    defaults = inspect.signature(advens.audit).parameters
+    for name in ("norm", "seed", "time_budget", *options.COUNTS):
+        assert values[name].value == defaults[name].default
 
 
 def test_builder_in_the_working_directory(directory, calls, monkeypatch):
@@ -282,6 +291,7 @@ def nothing():
         (nothing, [MODELS, DATA, EPS, "--outputs=logits"], "`outputs` must be 'probs'"),
         (nothing, [MODELS, DATA, EPS, "--time_budget=0"], "`time_budget` must be > 0"),
         (nothing, [MODELS, DATA, EPS, "--batch_size=0"], "`batch_size` must be an int"),
+        (nothing, [MODELS, DATA, EPS, "--num_draws=0"], "`num_draws` must be an int"),
         (nothing, [MODELS, DATA, EPS, "--seed=-1"], "`seed` must be >= 0"),
         (nothing, [MODELS, DATA, EPS, "--images=0"], "`images` must be an integer"),
         (nothing, [MODELS, DATA, EPS, "--images=25"], r"`images` must be in 1\.\.24"),
@@ -443,6 +453,37 @@ def test_in_a_process_of_its_own(directory):
     assert ran.stderr.count("\n") == 1
     ran = start("--help")
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_killed_audit_continues(directory):
+    def numbers(out):
+        document, outcomes = read_audit(directory / out)
+        for name in ("command", "created", "seconds"):
+            del document[name]
+        for attack in document["attacks"]:
+            del attack["seconds"]
+        return document, {name: array.tolist() for name, array in outcomes.items()}
+
+    command = [
+        *(sys.executable, "-m", "advens.auditing", "models/a.keras", "models/b.keras"),
+        *(DATA, EPS, "--num_steps=20", "--num_queries=300", "--quiet"),
+    ]
+    killed = subprocess.Popen([*command, "--out=killed"])
+    work = directory / "killed" / "work"
+    while len(list(work.glob("*/*.npz"))) < 2:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert [path.name for path in (directory / "killed").iterdir()] == ["work"]
+    done = {path: path.stat().st_mtime_ns for path in work.glob("*/*.npz")}
+    subprocess.run([*command, "--out=killed"], check=True)
+    assert (
+        done.items() <= {p: p.stat().st_mtime_ns for p in work.glob("*/*.npz")}.items()
+    )
+    subprocess.run([*command, "--out=whole"], check=True)
+    assert numbers("killed") == numbers("whole")
 
 
 @pytest.mark.slow
