@@ -1,7 +1,9 @@
 """How a program starts and how it fails: in one line, without its libraries' notes."""
 
 import contextlib
+import logging
 import os
+import re
 import sys
 import tempfile
 import textwrap
@@ -21,7 +23,7 @@ def start() -> None:
 
 
 def import_keras() -> None:
-    """Import Keras and its backend; keep what they print from the terminal.
+    """Import Keras and its backend; keep their notes and warnings from the terminal.
 
     TensorFlow 2.21 prints notes while it is imported, whatever the log level.
 
@@ -42,6 +44,8 @@ def import_keras() -> None:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -64,8 +68,10 @@ def fail(error: object) -> NoReturn:
 
 def reason(error: Exception) -> str:
     """Return the type and the message of an exception in one short line."""
-    # Keras quotes a whole configuration before it tells the cause.
-    text = str(error).rpartition("Exception encountered: ")[2]
+    # Keras quotes a whole configuration before it tells the cause, and sets bold type.
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).rpartition("Exception encountered: ")[
+        2
+    ]
     return f"{type(error).__name__}: {textwrap.shorten(text, 160, placeholder=' …')}"
 
 

@@ -75,7 +75,7 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
             eps=values.eps,
             norm=values.norm,
             seed=values.seed,
-            batch_size=values.batch_size,
+            **{name: values[name].value for name in options.COUNTS},
             store=Store(values.work_dir or out / "work"),
             time_budget=values.time_budget,
             bars=Bars(show=not values.quiet),
@@ -84,9 +84,10 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     document["data"]["file"] = values.data or values.dataset
     for member, path in zip(document["members"], paths, strict=True):
         member["file"] = str(path)
-    if other:
-        document["comparison"] = compare(document, outcomes, *other)
-    page = render(document, outcomes, x, other=document.get("comparison"))
+    comparison = other and compare(document, outcomes, *other)
+    if comparison:
+        document["comparison"] = {"file": values.compare, **comparison}
+    page = render(document, outcomes, x, other=comparison)
     written = write_audit(out, document, outcomes, page)
     if not values.quiet:
         _print(document)
@@ -143,8 +144,8 @@ def _ensemble(
         votes=values.votes,
     )
     check_images(ensemble, x)
-    if ensemble.num_classes is not None:
-        check_labels(y, ensemble.num_classes)
+    # Subclassed members do not show their classes before they are called.
+    check_labels(y, ensemble.num_classes or ensemble(x[:1]).shape[-1])
     for path, member in zip(paths, members, strict=True):
         check_gradient(path, member, x[:8])
     return ensemble
@@ -165,7 +166,9 @@ def _memory_explained() -> Iterator[None]:
 
 def _print(document: Document) -> None:
     for name in ("clean_accuracy", "robust_accuracy"):
-        value, low, high = (document[name][key] for key in ("value", "low", "high"))
+        value, low, high = (
+            100 * document[name][key] for key in ("value", "low", "high")
+        )
         label = name.replace("_", " ")
-        print(f"{label:<15} {value:6.1%}  (95 % interval {low:.1%} to {high:.1%})")
+        print(f"{label:<15} {value:5.1f} %  (95 % interval: {low:.1f} to {high:.1f} %)")
     print(document["verdict"])

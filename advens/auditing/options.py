@@ -2,15 +2,19 @@
 
 import fractions
 import functools
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from absl import flags
 
 from advens import datasets
+from advens.attacks.balls import Norm
 from advens.checks import check_count, check_positive
 
-_NORMS: Final = ("linf", "l2")
+_NORMS: Final = get_args(Norm)
+# As `models.votes.Votes`, which needs Keras.
 _VOTES: Final = ("mean_probability", "mean_logit", "majority")
+# Arguments of `audit` that are integers >= 1.
+COUNTS: Final = ("batch_size", "num_steps", "num_queries", "num_draws", "num_probes")
 
 
 class _Fraction(flags.ArgumentParser[float]):
@@ -89,7 +93,11 @@ def _options() -> flags.FlagValues:
     )
     boolean("trust", False, "Load files that hold Python code, such as Lambda layers.")
     integer("seed", 0, "Seed of all that is random.")
-    integer("batch_size", 250, "Images attacked at a time.")
+    integer("batch_size", 250, "Images per call of the models.")
+    integer("num_steps", 100, "Steps of each gradient attack.")
+    integer("num_queries", 5000, "Queries of the attack without gradients, per image.")
+    integer("num_draws", 1, "Calls of random models for one gradient.")
+    integer("num_probes", 200, "Images for the sanity panel, the curves and the why.")
     number("time_budget", None, "Minutes that the audit may take; default: no limit.")
     string("out", "audit", "Directory of the files that are written.")
     string(
@@ -112,7 +120,8 @@ def _check(values: flags.FlagValues) -> None:
     if values.eps is None:
         raise ValueError("--eps must be given, for example --eps=8/255")
     check_positive("eps", values.eps)
-    check_count("batch_size", values.batch_size)
+    for name in COUNTS:
+        check_count(name, values[name].value)
     if values.images is not None:
         check_count("images", values.images)
     if values.time_budget is not None:

@@ -14,6 +14,7 @@ TEMPORARY: Final = ".advens-partial"
 _ADVICE: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow access to it"),
+    errno.ENOENT: "Correct its name",
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "Move the file that is in its way"),
 }
 
