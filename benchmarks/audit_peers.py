@@ -1,4 +1,4 @@
-"""The attacks of an audit by advens's peers, in the order in which an audit runs them.
+"""The attacks of an audit by advens and its peers, in the order of an audit.
 
 Each contender takes a `Case` and returns its attacks by their names: functions from
 images and labels to adversarial images, numpy arrays. It raises an `ImportError` if it
@@ -18,10 +18,16 @@ import tensorflow as tf
 from keras import ops
 
 from advens.arrays import Images, Labels
-from advens.attacks.losses import mean_log_probs
+from advens.attacks.apgd import apgd
+from advens.attacks.compiled import gradient
+from advens.attacks.found import Found
+from advens.attacks.pgd import pgd
+from advens.attacks.queries import Followed, Scores
+from advens.attacks.square import square
+from advens.attacks.threat import Objective, Threat
 from advens.models.architecture import Architecture
 from advens.models.ensemble import Ensemble
-from advens.models.logits import logits_model
+from advens.models.votes import mean_log_probs
 
 # From images and labels to adversarial images.
 Crafting: TypeAlias = Callable[[Images, Labels], Images]
@@ -69,6 +75,53 @@ class Case:
             return np.concatenate([np.asarray(function(x[b], y[b])) for b in batches])
 
         return on_all
+
+
+def advens(case: Case) -> dict[str, Crafting]:
+    """Return the attacks of advens along the ensemble gradient."""
+    budget: dict[str, Any] = {"eps": case.eps, "norm": case.norm}
+
+    def followed(objective: Objective) -> Followed:
+        threat = Threat("ensemble", objective=objective)
+        return Followed(gradient(case.ensemble, threat), case.batch_size)
+
+    def crafting(
+        attack: Callable[..., Found], *source: object, **options: Any
+    ) -> Crafting:
+        def craft(x: Images, y: Labels) -> Images:
+            rng = np.random.default_rng(case.seed)
+            return attack(*source, x, y, rng=rng, **budget, **options).x_adv
+
+        return craft
+
+    steps = {"num_steps": case.num_steps}
+    return {
+        "PGD": crafting(pgd, followed("cross_entropy"), **steps),
+        "APGD-CE": crafting(apgd, followed("cross_entropy"), **steps),
+        "APGD-DLR": crafting(apgd, followed("dlr"), **steps),
+        "APGD-T": crafting(_targeted, case, followed("targeted_dlr"), **steps),
+        "Square": crafting(
+            square,
+            Scores(case.ensemble, case.batch_size),
+            num_queries=case.num_queries,
+        ),
+    }
+
+
+def _targeted(
+    case: Case, followed: Followed, x: Images, y: Labels, **options: Any
+) -> Found:
+    """Attack with APGD towards each other class, the most likely one first."""
+    ranked = np.argsort(-case.network.predict(x, verbose=0), axis=1)
+    others = ranked[ranked != y[:, None]].reshape(len(x), -1)
+    found = Found(x)
+    for targets in others.T:
+        rows = found.resisting()
+        if not len(rows):
+            break
+        of_target = apgd(followed, x[rows], y[rows], targets=targets[rows], **options)
+        found.x_adv[rows], found.broken[rows] = of_target.x_adv, of_target.broken
+    return found
 
 
 def art(case: Case) -> dict[str, Crafting]:
@@ -175,6 +228,7 @@ def torchattacks(case: Case) -> dict[str, Crafting]:
 
 
 CONTENDERS: Final[dict[str, Callable[[Case], dict[str, Crafting]]]] = {
+    "advens": advens,
     "ART": art,
     "torchattacks": torchattacks,
     "Foolbox": foolbox,
