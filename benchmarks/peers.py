@@ -219,23 +219,8 @@ def torchattacks(case: Case) -> Crafting | None:
 
     if case.loss:
         return None
-    members = torch.nn.ModuleList()
-    for member in case.members:
-        members.append(torch_networks.build(case.architecture))
-        torch_networks.copy_weights(member, members[-1])
-
-    class Voting(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.members = members
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            logits = torch.stack([member(x) for member in self.members])
-            # The logarithm of the mean probability, up to a constant.
-            return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=0)
-
-    attack = case.attack
-    network = (Voting() if len(members) > 1 else members[0]).eval()
+    attack, members = case.attack, case.members
+    network = torch_networks.Voting(members, [case.architecture for _ in members])
     # torchattacks always clips to [0, 1]. With the normalization below, its [0, 1]
     # stands for [-1, 2].
     eps, step_size = attack.eps / 3, attack.step_size / 3

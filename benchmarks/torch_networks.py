@@ -1,5 +1,7 @@
 """The networks of `advens.models.convnet` in PyTorch, with weights from Keras."""
 
+from collections.abc import Sequence
+
 import keras
 import torch
 from torch import nn
@@ -54,3 +56,27 @@ def copy_weights(source: keras.Model, network: nn.Module) -> None:
             channels = 1
         arrays.append(torch.tensor(array))
     network.load_state_dict(dict(zip(network.state_dict(), arrays, strict=True)))
+
+
+class Voting(nn.Module):
+    """Networks with the weights of Keras's, which vote with their mean probability.
+
+    Its outputs are the logarithm of that mean, up to a constant; those of a single
+    network are its logits.
+    """
+
+    def __init__(
+        self, members: Sequence[keras.Model], architectures: Sequence[Architecture]
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(map(build, architectures))
+        for source, network in zip(members, self.members, strict=True):
+            copy_weights(source, network)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `(n, k)` logits of `(n, c, h, w)` images."""
+        logits = torch.stack([member(x) for member in self.members])
+        if len(logits) == 1:
+            return logits[0]
+        return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=0)
