@@ -124,15 +124,16 @@ def line_chart(
         title: what it shows, in a few words.
         x_label: what the horizontal axis shows.
         series: its lines.
-        log: whether the horizontal axis is logarithmic, with a tick at each number;
-            all must be > 0.
+        log: whether the horizontal axis is logarithmic (of 1 + x, as 0 steps are
+            allowed), with a tick at each number.
         marker: the number at which a vertical line stands.
     """
     numbers = sorted({number for line in series for number, *_ in _known(line)})
     if len(numbers) < 2:
         return None
-    scale = math.log if log else float
-    first, last = numbers[0], max(numbers[-1], marker or 0.0)
+    scale = math.log1p if log else float
+    marked = numbers if marker is None else [*numbers, marker]
+    first, last = min(marked), max(marked)
 
     def place(x: float) -> float:
         share = (scale(x) - scale(first)) / (scale(last) - scale(first))
@@ -165,7 +166,7 @@ def reliability_chart(
         style: of the line.
         bins: of the calibration, as in audit.json.
     """
-    bins = [bin for bin in bins if bin["count"]]
+    bins = [bin for bin in bins if bin["count"] and bin["confidence"] is not None]
     most = max((bin["count"] for bin in bins), default=1)
     measured = Series(
         "measured",
@@ -222,7 +223,7 @@ def _line(series: Series, place: Callable[[float], float], x_label: str) -> Line
     points, low, high = [], [], []
     for number, accuracy, radius in _known(series):
         x, y = place(number), _height(accuracy["value"])
-        text = f"{series.name}, {x_label} {number:.3g}: {percent(accuracy['value'])}"
+        text = f"{series.name}, {x_label} {number:g}: {percent(accuracy['value'])}"
         if accuracy.get("low") is not None:
             text += f" ({percent(accuracy['low'])} to {percent(accuracy['high'])})"
             low.append((x, _height(accuracy["low"])))

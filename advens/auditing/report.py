@@ -62,7 +62,7 @@ def render(
             "`x` must be the images of the audit. "
             f"Received: {len(x)} images, outcomes for {len(outcomes['y'])}"
         )
-    document = _finite(document)
+    document, other = _finite(document), _finite(other)
     curves, why = document.get("curves") or {}, document.get("why") or {}
     pages = Environment(
         loader=PackageLoader("advens.auditing"),
@@ -83,6 +83,7 @@ def render(
     return pages.get_template("report.html").render(
         audit=document,
         settings=document["settings"],
+        eps=f"{document['settings']['eps']:.4g}",
         norm=NORMS.get(document["settings"]["norm"], document["settings"]["norm"]),
         attacks=_attacks(document),
         panel=document.get("panel") or [],
@@ -94,7 +95,8 @@ def render(
         tiles=gallery(document, outcomes, x),
         pictures=are_pictures(x),
         fates=FATES,
-        other=other and _finite(other) | {"chart": _both_curves(other["eps_curves"])},
+        other=other,
+        both_curves=_both_curves(other["eps_curves"]) if other else None,
         script=Markup(script),
         script_hash=digest,
     )
