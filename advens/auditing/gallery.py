@@ -150,11 +150,12 @@ def _signed(delta: Floats, scale: float) -> Image.Image:
     One channel: from blue (darker) over white to red (brighter). Three channels: grey
     where nothing changes, and each channel as much brighter or darker as it becomes.
     """
-    share = 0.5 + 0.5 * np.clip(delta / (scale or 1), -1, 1)
+    signed = np.clip(delta / (scale or 1), -1, 1)
+    # Up to 0.4, as the ends of both scales are garish or nearly black.
     if delta.shape[-1] == 3:
-        return Image.fromarray(np.rint(255 * share).astype(np.uint8))
-    picture = Image.fromarray(np.rint((_COLORS - 1) * share[..., 0]).astype(np.uint8))
-    # Without the colour map's ends, which are nearly black.
+        return Image.fromarray(np.rint(255 * (0.5 + 0.4 * signed)).astype(np.uint8))
+    levels = np.rint((_COLORS // 2) * (1 + signed[..., 0]))
+    picture = Image.fromarray(levels.astype(np.uint8))
     colors = colormaps["RdBu_r"](np.linspace(0.1, 0.9, _COLORS), bytes=True)[:, :3]
     picture.putpalette(colors.tobytes())
     return picture

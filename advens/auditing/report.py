@@ -83,7 +83,7 @@ def render(
     return pages.get_template("report.html").render(
         audit=document,
         settings=document["settings"],
-        eps=f"{document['settings']['eps']:.4g}",
+        eps=eps_label(document["settings"]["eps"]),
         norm=NORMS.get(document["settings"]["norm"], document["settings"]["norm"]),
         attacks=_attacks(document),
         panel=document.get("panel") or [],
@@ -100,6 +100,14 @@ def render(
         script=Markup(script),
         script_hash=digest,
     )
+
+
+def eps_label(eps: float) -> str:
+    """Return eps as people write it: as a short decimal or in steps of 1/255."""
+    levels = round(255 * eps)
+    if f"{eps:.3g}" != f"{eps:.6g}" and abs(255 * eps - levels) < 1e-3:
+        return f"{levels}/255"
+    return f"{eps:.4g}"
 
 
 def _finite(value: Any) -> Any:
@@ -182,7 +190,7 @@ def _matrices(why: Mapping[str, Any]) -> list[tuple[HeatMap, str]]:
     """Return the matrices of the members, each with the name of its explanation."""
     matrices = []
     for name, title, blank in (
-        ("transfer", "Accuracy under each member's gradient, in %", 0.0),
+        ("transfer", "Transfer: accuracy in %", 0.0),
         ("error_agreement", "Agreement of the errors", 0.0),
         ("sign_agreement", "Agreement of the gradients' signs", 0.5),
     ):
@@ -200,9 +208,9 @@ def _matrices(why: Mapping[str, Any]) -> list[tuple[HeatMap, str]]:
 def _calibration(calibration: Mapping[str, Any]) -> list[Chart]:
     """Return a reliability diagram without attack and one under attack."""
     charts = []
-    for name, title in (("clean", "Without attack"), ("attacked", "Attacked")):
+    for name, title in (("clean", "Clean"), ("attacked", "Attacked")):
         if part := calibration.get(name):
-            scores = f"ECE {_score(part['ece'])}, Brier score {_score(part['brier'])}"
+            scores = f"ECE {_score(part['ece'])}, Brier {_score(part['brier'])}"
             style = "second" if name == "clean" else "main"
             charts.append(reliability_chart(f"{title}: {scores}", style, part["bins"]))
     return charts

@@ -67,7 +67,7 @@ def test_colour_pictures_and_the_l2_norm():
     assert tile.size == pytest.approx(0.6)
     # The largest change has the full colour; no change is grey.
     shown = pixels(tile.perturbation)[1]
-    assert shown[0, 0].tolist() == [255, 0, 191]
+    assert shown[0, 0].tolist() == [230, 25, 178]
     assert (shown[1] == 128).all()
 
 

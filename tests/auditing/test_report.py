@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advens.auditing.compare import compare
-from advens.auditing.report import render
+from advens.auditing.report import eps_label, render
 from tests.auditing.samples import ATTACKS, CHECKS, sample_audit
 
 VOID = {"meta", "link", "img", "br"}
@@ -111,6 +111,13 @@ def test_not_trusted_without_a_failed_check(changed):
     document["trusted"] = False
     head = Page(render(document, outcomes, x)).of("header")
     assert "Do not trust this number" in head and "passed" not in head
+
+
+def test_some_not_judged(changed):
+    document, outcomes, x = changed
+    document["panel"][0]["verdict"] = "not judged"
+    head = Page(render(document, outcomes, x)).of("header")
+    assert "All 5 sanity checks passed, 1 not judged." in head
 
 
 def test_nothing_judged(changed):
@@ -273,6 +280,14 @@ def test_images_of_another_audit_are_refused(audit):
     document, outcomes, x = audit
     with pytest.raises(ValueError, match="Received: 59 images, outcomes for 60"):
         render(document, outcomes, x[1:])
+
+
+def test_eps_as_people_write_it():
+    assert [
+        eps_label(eps) for eps in (0.1, 0.3, 0.031, 8 / 255, 4 / 255, 0.2, 1.5)
+    ] == [*("0.1", "0.3", "0.031", "8/255", "4/255", "0.2", "1.5")]
+    assert eps_label(float(np.float32(8 / 255))) == "8/255"
+    assert eps_label(0.12345) == "0.1235"
 
 
 def test_size():
