@@ -106,8 +106,8 @@ class HeatMap:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share as a percentage, a dash if it is unknown."""
-    return "–" if value is None else f"{100 * value:.{digits}f}%"
+    """Return a share as a percentage that no line break splits, a dash if unknown."""
+    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def line_chart(

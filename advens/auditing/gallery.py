@@ -2,11 +2,12 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from PIL import Image
 
@@ -75,13 +76,16 @@ def gallery(
     x_adv = np.nan_to_num(outcomes["x_adv"])
     tiles: list[Tile] = []
     used = 0
-    for i in even_order(outcomes["y"], outcomes["broken_by"]):
+    for i in even_order(outcomes["y"], outcomes["broken_by"]).tolist():
         delta = x_adv[i] - x[i]
         linf = settings["norm"] == "linf"
         size = np.abs(delta).max() if linf else np.linalg.norm(delta)
         # Within the Linf ball the colours of all images are on one scale.
         scale = settings["eps"] if linf else np.abs(delta).max()
-        pictures = [data_uri(p) for p in (x[i], _signed(delta, scale), x_adv[i])]
+        pictures = [
+            _data_uri(picture)
+            for picture in (_picture(x[i]), _signed(delta, scale), _picture(x_adv[i]))
+        ]
         used += _MARKUP + sum(map(len, pictures))
         if used > BUDGET:
             break
@@ -103,45 +107,23 @@ def gallery(
     return tiles
 
 
-def even_order(y: Ints, broken_by: Ints) -> Iterator[int]:
-    """Yield all images, in turn one of each class and fate.
+def even_order(y: Ints, broken_by: Ints) -> Ints:
+    """Return the indices of all images, in turn one of each class and fate.
 
     Args:
         y: `(n,)`, their classes.
         broken_by: `(n,)`, the attacks that broke them: -1 for none, -2 for images that
             are misclassified without attack.
     """
-    groups: dict[tuple[int, int], int] = {}
-    ranks = []
-    for label, attack in zip(
-        y.tolist(), np.minimum(broken_by, 0).tolist(), strict=True
-    ):
-        rank = groups.get((attack, label), 0)
-        ranks.append((rank, label, -attack))
-        groups[attack, label] = rank + 1
-    yield from sorted(range(len(ranks)), key=ranks.__getitem__)
+    fate = np.minimum(broken_by, 0)
+    groups = pd.DataFrame({"class": y, "fate": fate}).groupby(["class", "fate"])
+    return np.lexsort((-fate, y, groups.cumcount()))
 
 
-def data_uri(picture: Images | Image.Image) -> str:
-    """Return a picture as a data URI: PNG, or JPEG if it is large.
-
-    Args:
-        picture: `(h, w, 1 or 3)` in [0, 1], or what has been made of one.
-    """
-    if not isinstance(picture, Image.Image):
-        pixels = np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-        picture = Image.fromarray(
-            pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
-        )
-    file = io.BytesIO()
-    if max(picture.size) <= _MAX_LOSSLESS:
-        kind = "png"
-        picture.save(file, kind, optimize=True)
-    else:
-        kind = "jpeg"
-        mode = "L" if picture.mode == "L" else "RGB"
-        picture.convert(mode).save(file, kind, quality=88)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+def _picture(pixels: Images) -> Image.Image:
+    """Return an image in [0, 1] as a picture."""
+    levels = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
+    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
 
 
 def _signed(delta: Floats, scale: float) -> Image.Image:
@@ -159,3 +141,16 @@ def _signed(delta: Floats, scale: float) -> Image.Image:
     colors = colormaps["RdBu_r"](np.linspace(0.1, 0.9, _COLORS), bytes=True)[:, :3]
     picture.putpalette(colors.tobytes())
     return picture
+
+
+def _data_uri(picture: Image.Image) -> str:
+    """Return a picture as a data URI: PNG, or JPEG if it is large."""
+    file = io.BytesIO()
+    if max(picture.size) <= _MAX_LOSSLESS:
+        kind = "png"
+        picture.save(file, kind, optimize=True)
+    else:
+        kind = "jpeg"
+        mode = "RGB" if picture.mode == "P" else picture.mode
+        picture.convert(mode).save(file, kind, quality=88)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -31,6 +31,11 @@ from advens.auditing.gallery import FATES, are_pictures, gallery
 MAX_CLASSES: Final = 20
 MAX_MATRIX: Final = 24
 NORMS: Final = {"linf": "L∞", "l2": "L2"}
+VOTES: Final = {
+    "mean_probability": "mean of the probabilities",
+    "mean_logit": "mean of the logits",
+    "majority": "majority",
+}
 
 
 def render(
@@ -84,6 +89,7 @@ def render(
         audit=document,
         settings=document["settings"],
         eps=eps_label(document["settings"]["eps"]),
+        votes=VOTES.get(document["settings"]["votes"], document["settings"]["votes"]),
         norm=NORMS.get(document["settings"]["norm"], document["settings"]["norm"]),
         attacks=_attacks(document),
         panel=document.get("panel") or [],
@@ -175,8 +181,13 @@ def _both_curves(curves: Sequence[Sequence[Mapping[str, Any]]]) -> Chart | None:
 
 
 def _smallest_eps(smallest: np.ndarray | None) -> dict[str, Any] | None:
-    """Return the median of the smallest eps that fools, and how many nothing fooled."""
-    if smallest is None or not len(smallest):
+    """Return the median of the smallest eps that fools, and how many nothing fooled.
+
+    It is 0 for images that are misclassified anyway, which do not count.
+    """
+    smallest = np.array([] if smallest is None else smallest)
+    smallest = smallest[smallest > 0]
+    if not smallest.size:
         return None
     median = float(np.median(smallest))
     return {

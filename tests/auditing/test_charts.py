@@ -21,7 +21,10 @@ def test_coordinates_worked_out_by_hand():
     chart = line_chart("title", "eps", [Series("PGD", "main", points)], marker=0.2)
     assert chart.lines[0].path == "40.0,12.0 116.5,106.0 346.0,200.0"
     assert chart.lines[0].band == "116.5,153.0 116.5,59.0"
-    assert chart.lines[0].points[1].text == "PGD, eps 0.1: 50.0% (25.0% to 75.0%)"
+    assert (
+        chart.lines[0].points[1].text
+        == "PGD, eps 0.1: 50.0\xa0% (25.0\xa0% to 75.0\xa0%)"
+    )
     assert chart.marker == pytest.approx(193)
     assert [tick.label for tick in chart.x_ticks] == ["0", "0.1", "0.2", "0.3", "0.4"]
     assert [tick.at for tick in chart.y_ticks] == [200, 153, 106, 59, 12]
@@ -84,4 +87,8 @@ def test_heat_map():
 
 
 def test_percent():
-    assert [percent(0.1234), percent(1, 0), percent(None)] == ["12.3%", "100%", "–"]
+    assert [percent(0.1234), percent(1, 0), percent(None)] == [
+        "12.3\xa0%",
+        "100\xa0%",
+        "–",
+    ]
