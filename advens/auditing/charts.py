@@ -18,7 +18,7 @@ Accuracy: TypeAlias = Mapping[str, Any]
 # In units of the SVG's view box; about pixels.
 WIDTH: Final = 360
 HEIGHT: Final = 240
-LEFT, RIGHT, TOP, BOTTOM = 40, 14, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 40
 _RADIUS: Final = 3.0
 # Labels that are closer to each other would touch.
 _LABEL_DISTANCE: Final = 26.0

@@ -15,17 +15,17 @@ def known(value, half=None):
     return {"value": value, "low": value - half, "high": value + half}
 
 
-# The plot reaches from 40 to 346 and, for accuracies 0 and 1, from 200 to 12.
+# The plot reaches from 46 to 346 and, for accuracies 0 and 1, from 200 to 12.
 def test_coordinates_worked_out_by_hand():
     points = [(0.0, known(1.0)), (0.1, known(0.5, 0.25)), (0.4, known(0.0))]
     chart = line_chart("title", "eps", [Series("PGD", "main", points)], marker=0.2)
-    assert chart.lines[0].path == "40.0,12.0 116.5,106.0 346.0,200.0"
-    assert chart.lines[0].band == "116.5,153.0 116.5,59.0"
+    assert chart.lines[0].path == "46.0,12.0 121.0,106.0 346.0,200.0"
+    assert chart.lines[0].band == "121.0,153.0 121.0,59.0"
     assert (
         chart.lines[0].points[1].text
         == "PGD, eps 0.1: 50.0\xa0% (25.0\xa0% to 75.0\xa0%)"
     )
-    assert chart.marker == pytest.approx(193)
+    assert chart.marker == pytest.approx(196)
     assert [tick.label for tick in chart.x_ticks] == ["0", "0.1", "0.2", "0.3", "0.4"]
     assert [tick.at for tick in chart.y_ticks] == [200, 153, 106, 59, 12]
 
@@ -34,7 +34,7 @@ def test_logarithmic_axis():
     points = [(steps, known(0.5)) for steps in (0, 1, 3)]
     chart = line_chart("title", "steps", [Series("PGD", "main", points)], log=True)
     # log(1 + x) is 0, log 2 and 2 log 2.
-    assert chart.lines[0].path == "40.0,106.0 193.0,106.0 346.0,106.0"
+    assert chart.lines[0].path == "46.0,106.0 196.0,106.0 346.0,106.0"
     assert [tick.label for tick in chart.x_ticks] == ["0", "1", "3"]
 
 
@@ -54,7 +54,7 @@ def test_nothing_to_draw(points):
 
 def test_marker_beyond_the_numbers_is_on_the_axis():
     points = [(0.1, known(1.0)), (0.2, known(0.5))]
-    for marker, at in ((0.05, 40), (0.4, 346)):
+    for marker, at in ((0.05, 46), (0.4, 346)):
         series = [Series("a", "main", points)]
         assert line_chart("title", "x", series, marker=marker).marker == at
 
@@ -73,8 +73,8 @@ def test_reliability():
         {"low": 0.9, "high": 1.0, "count": 4, "confidence": 1.0, "accuracy": 1.0},
     ]
     ideal, measured = reliability_chart("title", "main", bins).lines
-    assert ideal.path == "40.0,200.0 346.0,12.0"
-    assert measured.path == "193.0,153.0 346.0,12.0"
+    assert ideal.path == "46.0,200.0 346.0,12.0"
+    assert measured.path == "196.0,153.0 346.0,12.0"
     assert [point.radius for point in measured.points] == [5, 8]
     assert len(reliability_chart("title", "main", []).lines) == 1
 

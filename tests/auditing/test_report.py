@@ -138,6 +138,8 @@ def test_attacks_and_panel(audit):
         row = f"{attack['attempted']} {attack['broken']} {after}"
         assert row in attacks[attacks.index(attack["name"]) :]
     assert "2.0 % zero gradients" in attacks and "not finished" in attacks
+    assert "Grad. 2: the mean of the members' gradients." in attacks
+    assert "Normalized gradients" not in attacks
     for title in CHECKS.values():
         assert title in page.of("panel")
 
