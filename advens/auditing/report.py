@@ -79,7 +79,7 @@ def render(
     pages.filters |= {
         "percent": percent,
         "points": _points,
-        "seconds": _seconds,
+        "seconds": seconds,
         "quoted": shlex.join,
     }
     # The page forbids every script but this one, and every connection.
@@ -254,7 +254,8 @@ def _score(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """Return a time in a unit that people can imagine."""
     if value is None:
         return "–"
     if value < 100:

@@ -17,10 +17,12 @@ def known(value, half=None):
 
 # The plot reaches from 46 to 346 and, for accuracies 0 and 1, from 200 to 12.
 def test_coordinates_worked_out_by_hand():
-    points = [(0.0, known(1.0)), (0.1, known(0.5, 0.25)), (0.4, known(0.0))]
+    points = [(0.0, known(1.0)), (0.1, known(0.5, 0.25)), (0.4, known(0.25, 0.25))]
     chart = line_chart("title", "eps", [Series("PGD", "main", points)], marker=0.2)
-    assert chart.lines[0].path == "46.0,12.0 121.0,106.0 346.0,200.0"
-    assert chart.lines[0].band == "121.0,153.0 121.0,59.0"
+    assert chart.lines[0].path == "46.0,12.0 121.0,106.0 346.0,153.0"
+    # There along the lower bounds, and back along the upper ones.
+    band = "121.0,153.0 346.0,200.0 346.0,106.0 121.0,59.0"
+    assert chart.lines[0].band == band
     assert (
         chart.lines[0].points[1].text
         == "PGD, eps 0.1: 50.0\xa0% (25.0\xa0% to 75.0\xa0%)"

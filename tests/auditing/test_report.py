@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advens.auditing.compare import compare
-from advens.auditing.report import eps_label, render
+from advens.auditing.report import eps_label, render, seconds
 from tests.auditing.samples import ATTACKS, CHECKS, sample_audit
 
 VOID = {"meta", "link", "img", "br"}
@@ -102,6 +102,7 @@ def test_failed_checks_come_with_the_verdict(changed):
     document["panel"][0] |= {"verdict": "failed", "reason": "Noise broke 12 images."}
     head = Page(render(document, outcomes, x)).of("header")
     assert "it overestimates robustness, because" in head
+    assert "Robust accuracy, overestimated" in head
     assert f"{document['panel'][0]['title']}: failed. Noise broke 12 images." in head
     assert "passed" not in head
 
@@ -181,6 +182,36 @@ def test_matrices_have_their_numbers(audit):
         assert " ".join(f"{100 * value:.0f}" for value in row) in why
 
 
+def test_unrelated_signs_have_no_colour(changed):
+    document, outcomes, x = changed
+    document["why"] = {"sign_agreement": [[1.0, 0.5], [0.75, None]]}
+    cells = re.findall(r'<td style="--s:(\d+)%".*?>(.*?)</td>', render(*changed))
+    assert cells == [("100", "1.00"), ("0", "0.50"), ("50", "0.75"), ("0", "–")]
+
+
+def test_what_a_class_is_taken_for(changed):
+    document, outcomes, x = changed
+    first = document["why"]["classes"][0]
+    first |= {"class": 0, "taken_for": [50, 2, 0, 7, 3, 1, 0, 0, 0, 0]}
+    assert "3 (7), 4 (3), 2 " not in Page(render(*changed)).of("why")
+    assert "3 (7), 4 (3), 1 (2)" in Page(render(*changed)).of("why")
+
+
+def test_smallest_eps(changed):
+    document, outcomes, x = changed
+    outcomes["smallest_eps"] = np.array([0, 0, 0, 0.02, 0.05, np.inf])
+    curves = Page(render(document, outcomes, x)).of("curves")
+    assert "searched for 3 images that it classifies correctly" in curves
+    assert "has the median 0.05; 1 withstood every eps tried" in curves
+    outcomes["smallest_eps"] = np.array([0, 0.02, np.inf, np.inf])
+    assert "Of 3 images, 2 withstood" in Page(render(document, outcomes, x)).of(
+        "curves"
+    )
+    for nothing in (np.zeros(2), np.array([])):
+        outcomes["smallest_eps"] = nothing
+        assert "smallest" not in Page(render(document, outcomes, x)).of("curves")
+
+
 def test_citations_are_those_of_the_attacks_used(changed):
     document, outcomes, x = changed
     cite = Page(render(document, outcomes, x)).of("cite")
@@ -212,18 +243,27 @@ def test_comparison(changed):
     assert f"{robust['p_value']:.3f}" in text or "< 0.001" in text
     assert "trusted" not in text and "different threats" not in text
     other["settings"]["eps"] = 0.3
+    other["curves"]["eps"] = [
+        {"eps": eps, "accuracy": {"value": 0.125, "low": 0.1, "high": 0.2}}
+        for eps in (0, 1)
+    ]
     other["trusted"] = False
     result = compare(document, outcomes, other, other_outcomes)
     text = Page(render(document, outcomes, x, other=result)).of("comparison")
     assert "The other audit cannot be trusted" in text and "different threats" in text
+    assert "other audit, eps 1: 12.5 %" in text
 
 
 def test_many_classes_and_members_do_not_explode():
     document, outcomes, x = sample_audit(n=300, num_classes=100, num_members=40)
+    weakest = document["why"]["classes"][70]
+    weakest["robust"] = {"value": -1.0, "low": 0.0, "high": 0.0}
     page = Page(render(document, outcomes, x))
     why = page.of("why")
     assert f"The 20 least robust of {len(document['why']['classes'])} classes" in why
     assert "gradient" not in why
+    row = f"{weakest['class']} {weakest['num_images']} "
+    assert "mostly taken for " + row in why
 
 
 @pytest.mark.parametrize("missing", ["curves", "why", "panel", "hardware", "command"])
@@ -291,6 +331,11 @@ def test_eps_as_people_write_it():
     ] == [*("0.1", "0.3", "0.031", "8/255", "4/255", "0.2", "1.5")]
     assert eps_label(float(np.float32(8 / 255))) == "8/255"
     assert eps_label(0.12345) == "0.1235"
+
+
+def test_times_as_people_write_them():
+    times = [seconds(value) for value in (1.25, 75, 130, 5400, 7500, None)]
+    assert times == ["1.2 s", "75 s", "2 min", "90 min", "2 h 5 min", "–"]
 
 
 def test_size():
