@@ -8,6 +8,7 @@ from advens.evaluation.statistics import (
     holm,
     level_test,
     mcnemar,
+    paired_interval,
     paired_test,
     wilson_interval,
 )
@@ -196,3 +197,31 @@ RIGHT = np.ones((1, 3), bool)
 def test_impossible_answers(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Worked out by hand with d = [1, 0, 0, 0] and the two images that are added:
+# 1/6 ± z sqrt((3 / 6 - 1 / 36) / 6).
+def test_paired_interval_worked_out_by_hand():
+    a, b = np.array([1, 1, 0, 0], bool), np.array([0, 1, 0, 0], bool)
+    half = 1.959964 * (17 / 216) ** 0.5
+    assert_allclose(paired_interval(a, b), (1 / 6 - half, 1 / 6 + half), atol=1e-5)
+    assert_allclose(paired_interval(b, a), (-1 / 6 - half, -1 / 6 + half), atol=1e-5)
+    low, high = paired_interval(a, b, confidence=0.5)
+    assert 1 / 6 - half < low < 1 / 6 < high < 1 / 6 + half
+
+
+def test_paired_interval_holds_zero_where_the_paired_test_does_not_reject():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        a = rng.uniform(size=(1, 50)) < 0.7
+        b = np.where(rng.uniform(size=(1, 50)) < 0.3, rng.uniform() < 0.5, a)
+        # Two equal runs of `a`: so that it is Wald's test, not McNemar's.
+        p = paired_test(np.repeat(a, 2, axis=0), b)
+        low, high = paired_interval(a[0], b[0])
+        assert (p > 0.05) == (low <= 0 <= high)
+
+
+def test_paired_interval_stays_within_its_bounds():
+    a, b = np.ones(3, bool), np.zeros(3, bool)
+    assert paired_interval(a, b, confidence=0.999)[1] == 1
+    assert paired_interval(b, a, confidence=0.999)[0] == -1
