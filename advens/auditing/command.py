@@ -75,7 +75,7 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
             eps=values.eps,
             norm=values.norm,
             seed=values.seed,
-            **{name: values[name].value for name in options.COUNTS},
+            **{name: getattr(values, name) for name in options.COUNTS},
             store=Store(values.work_dir or out / "work"),
             time_budget=values.time_budget,
             bars=Bars(show=not values.quiet),

@@ -121,7 +121,7 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError("--eps must be given, for example --eps=8/255")
     check_positive("eps", values.eps)
     for name in COUNTS:
-        check_count(name, values[name].value)
+        check_count(name, getattr(values, name))
     if values.images is not None:
         check_count("images", values.images)
     if values.time_budget is not None:
