@@ -14,8 +14,7 @@ _SETTINGS: Final = {
     "norm": ("settings", "norm"),
     "votes": ("settings", "votes"),
     "seed": ("settings", "seed"),
-    "made by advens": ("advens",),
-    "created": ("created",),
+    "advens": ("advens",),
 }
 # Robust accuracies under different ones of these answer different questions.
 _THREAT: Final = ("eps", "norm")

@@ -35,7 +35,8 @@ class Tile:
     """An image, its perturbation and its adversarial image.
 
     `original`, `perturbation` and `adversarial` are data URIs. `attack` is the name of
-    the attack that broke it, empty if none did. `size` is the norm of the perturbation.
+    the attack that broke it, empty if none did. `size` is the norm of the perturbation,
+    `smallest_eps` the smallest eps found to break it, None if unknown.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Tile:
     fate: str
     attack: str
     size: float
+    smallest_eps: float | None
     original: str
     perturbation: str
     adversarial: str
@@ -63,7 +65,7 @@ def gallery(
     Args:
         document: what audit.json holds: its "attacks" and its "settings".
         outcomes: the arrays of outcomes.npz: "y", "clean_ensemble", "predicted",
-            "broken_by" and "x_adv".
+            "broken_by", "x_adv", "sample" and "smallest_eps".
         x: `(n, h, w, c)` in [0, 1], the audited images. Others than pictures are
             allowed; then there is no gallery.
 
@@ -74,6 +76,8 @@ def gallery(
         return []
     settings = document["settings"]
     x_adv = np.nan_to_num(outcomes["x_adv"])
+    probed = zip(outcomes["sample"], outcomes["smallest_eps"], strict=True)
+    smallest = {int(i): float(eps) for i, eps in probed if 0 < eps < np.inf}
     tiles: list[Tile] = []
     used = 0
     for i in even_order(outcomes["y"], outcomes["broken_by"]).tolist():
@@ -99,6 +103,7 @@ def gallery(
                 fate={-1: "resisted", -2: "wrong"}.get(broken_by, "fell"),
                 attack=document["attacks"][broken_by]["name"] if broken_by >= 0 else "",
                 size=float(size),
+                smallest_eps=smallest.get(i),
                 original=pictures[0],
                 perturbation=pictures[1],
                 adversarial=pictures[2],

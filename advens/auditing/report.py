@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from advens.arrays import Images
+from advens.arrays import Floats, Images
 from advens.auditing.charts import (
     Chart,
     HeatMap,
@@ -30,8 +30,10 @@ from advens.auditing.gallery import FATES, are_pictures, gallery
 # So many rows fit on a page; the weakest are shown of more.
 MAX_CLASSES: Final = 20
 MAX_MATRIX: Final = 24
-NORMS: Final = {"linf": "L∞", "l2": "L2"}
-VOTES: Final = {
+# What settings are called on the page.
+WORDS: Final = {
+    "linf": "L∞",
+    "l2": "L2",
     "mean_probability": "mean of the probabilities",
     "mean_logit": "mean of the logits",
     "majority": "majority",
@@ -81,6 +83,8 @@ def render(
         "points": _points,
         "seconds": seconds,
         "quoted": shlex.join,
+        "time": _time,
+        "word": _word,
     }
     # The page forbids every script but this one, and every connection.
     script = pages.get_template("report.js").render()
@@ -89,12 +93,12 @@ def render(
         audit=document,
         settings=document["settings"],
         eps=eps_label(document["settings"]["eps"]),
-        votes=VOTES.get(document["settings"]["votes"], document["settings"]["votes"]),
-        norm=NORMS.get(document["settings"]["norm"], document["settings"]["norm"]),
+        votes=_word(document["settings"]["votes"]),
+        norm=_word(document["settings"]["norm"]),
         attacks=_attacks(document),
         panel=document.get("panel") or [],
         charts=_curves(curves, document["settings"]["eps"]),
-        smallest_eps=_smallest_eps(outcomes.get("smallest_eps")),
+        smallest_eps=_smallest_eps(outcomes["smallest_eps"]),
         matrices=_matrices(why),
         calibration=_calibration(why.get("calibration") or {}),
         classes=_classes(why.get("classes") or []),
@@ -180,12 +184,11 @@ def _both_curves(curves: Sequence[Sequence[Mapping[str, Any]]]) -> Chart | None:
     return line_chart("Accuracy over eps", "eps", lines)
 
 
-def _smallest_eps(smallest: np.ndarray | None) -> dict[str, Any] | None:
+def _smallest_eps(smallest: Floats) -> dict[str, Any] | None:
     """Return the median of the smallest eps that fools, and how many nothing fooled.
 
     It is 0 for images that are misclassified anyway, which do not count.
     """
-    smallest = np.array([] if smallest is None else smallest)
     smallest = smallest[smallest > 0]
     if not smallest.size:
         return None
@@ -252,6 +255,18 @@ def _points(value: float | None) -> str:
 
 def _score(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _word(value: Any) -> str:
+    """Return how the page calls a setting, which may be a list of them."""
+    if isinstance(value, list):
+        return ", ".join(map(_word, value))
+    return WORDS.get(str(value), str(value))
+
+
+def _time(value: str) -> str:
+    """Return an ISO 8601 time as people write it."""
+    return value.replace("T", " ").replace("Z", " UTC").replace("+00:00", " UTC")
 
 
 def seconds(value: float | None) -> str:

@@ -220,6 +220,8 @@ def test_large_view(browser, pages):
     dialog = browser.find_element(By.TAG_NAME, "dialog")
     facts = dialog.find_element(By.CLASS_NAME, "facts")
     assert f"Image {fell[0]}, of class 7. Broken by" in facts.text
+    probed = fell[0] % 2 == 0
+    assert ("Smallest eps found that breaks it: 0.0" in facts.text) == probed
     predicted = [b.text for b in dialog.find_elements(By.CSS_SELECTOR, "figcaption b")]
     assert predicted == [
         "predicted 7",

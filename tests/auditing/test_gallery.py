@@ -84,6 +84,10 @@ def test_fates_and_classes():
         assert (tile.fate == "resisted") == outcomes["robust"][i]
         assert (tile.fate == "wrong") == (tile.clean != tile.label)
         broken_by = outcomes["broken_by"][i]
+        smallest = None
+        if i % 2 == 0 and not outcomes["robust"][i]:
+            smallest = outcomes["smallest_eps"][i // 2]
+        assert tile.smallest_eps == smallest
         assert tile.attack == (ATTACKS[broken_by][0] if broken_by >= 0 else "")
 
 

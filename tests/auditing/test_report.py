@@ -107,9 +107,25 @@ def test_failed_checks_come_with_the_verdict(changed):
     assert "passed" not in head
 
 
-def test_not_trusted_without_a_failed_check(changed):
+def test_only_the_first_sentence_of_a_verdict_is_the_headline(changed):
+    document, outcomes, x = changed
+    document["verdict"] = "It is right on 1.5 % of the images. Because of this."
+    head = Page(render(document, outcomes, x)).of("header")
+    assert "It is right on 1.5 % of the images. 95.0 %" in head
+
+
+def test_attacks_that_did_not_finish(changed):
     document, outcomes, x = changed
     document["trusted"] = False
+    head = Page(render(document, outcomes, x)).of("header")
+    assert "Robust accuracy, so far" in head and "Do not trust" not in head
+    assert "1 of 7 attacks did not finish" in head
+
+
+def test_not_trusted_without_a_known_reason(changed):
+    document, outcomes, x = changed
+    document["trusted"] = False
+    document["attacks"][-1]["done"] = True
     head = Page(render(document, outcomes, x)).of("header")
     assert "Do not trust this number" in head and "passed" not in head
 
@@ -199,16 +215,17 @@ def test_what_a_class_is_taken_for(changed):
 
 def test_smallest_eps(changed):
     document, outcomes, x = changed
+    outcomes["sample"] = np.arange(6)
     outcomes["smallest_eps"] = np.array([0, 0, 0, 0.02, 0.05, np.inf])
     curves = Page(render(document, outcomes, x)).of("curves")
     assert "searched for 3 images that it classifies correctly" in curves
     assert "has the median 0.05; 1 withstood every eps tried" in curves
-    outcomes["smallest_eps"] = np.array([0, 0.02, np.inf, np.inf])
+    outcomes["smallest_eps"] = np.array([0, 0, 0, 0.02, np.inf, np.inf])
     assert "Of 3 images, 2 withstood" in Page(render(document, outcomes, x)).of(
         "curves"
     )
-    for nothing in (np.zeros(2), np.array([])):
-        outcomes["smallest_eps"] = nothing
+    for size in (6, 0):
+        outcomes |= {"sample": np.arange(size), "smallest_eps": np.zeros(size)}
         assert "smallest" not in Page(render(document, outcomes, x)).of("curves")
 
 
@@ -230,6 +247,7 @@ def test_how_it_was_computed(audit):
     assert "advens-audit a.keras b.keras --eps 0.1" in method
     assert audit[0]["data"]["sha256"] in method
     assert "keras 3.15.0" in method and "cpu count: 2" in method and "gpu" not in method
+    assert "devices: cpu:0, cpu:1" in method and "2026-11-27 19:30:00 UTC" in method
 
 
 def test_comparison(changed):

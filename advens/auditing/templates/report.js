@@ -30,7 +30,7 @@ if (gallery) {
     current = (index + matching.length) % matching.length;
     const tile = matching[current];
     const { fate, label, attack } = tile.dataset;
-    const { clean, predicted, size, index: number } = tile.querySelector("button").dataset;
+    const { clean, predicted, size, smallest, index: number } = tile.querySelector("button").dataset;
     const small = tile.querySelectorAll("img");
     dialog.querySelectorAll("img").forEach((image, i) => {
       image.src = small[i].src;
@@ -44,7 +44,8 @@ if (gallery) {
       wrong: "Misclassified without attack.",
     };
     dialog.querySelector(".facts").textContent =
-      `Image ${number}, of class ${label}. ${fates[fate]} (${current + 1} of ${matching.length})`;
+      `Image ${number}, of class ${label}. ${fates[fate]}` +
+      (smallest ? ` Smallest eps found that breaks it: ${smallest}.` : "") + ` (${current + 1} of ${matching.length})`;
     if (!dialog.open) dialog.showModal();
   }
 
