@@ -68,10 +68,10 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     # Models that are random draw from it.
     keras.utils.set_random_seed(values.seed)
     paths = loading.expand(models)
-    ensemble = _ensemble(paths, values, x, y)
     out = Path(values.out)
-    program.check_writable("out", out)
-    with _memory_explained():
+    with _backend_errors_explained():
+        ensemble = _ensemble(paths, values, x, y)
+        program.check_writable("out", out)
         result = audit(
             ensemble,
             x,
@@ -159,14 +159,18 @@ def _ensemble(
 
 
 @contextlib.contextmanager
-def _memory_explained() -> Iterator[None]:
-    """Say what to do if there is too little memory."""
+def _backend_errors_explained() -> Iterator[None]:
+    """Make errors of TensorFlow, JAX and numpy such that one line tells them."""
     try:
         yield
-    except Exception as error:  # TensorFlow's errors have no common base class
+    except Exception as error:  # TensorFlow's are no `RuntimeError`
         if any(text in str(error) for text in _NO_MEMORY):
             raise RuntimeError(
                 "There is too little memory. Pass a smaller --batch_size"
+            ) from error
+        if type(error).__module__.startswith("tensorflow."):
+            raise RuntimeError(
+                f"TensorFlow cannot compute the models ({program.reason(error)})"
             ) from error
         raise
 

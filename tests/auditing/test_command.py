@@ -420,6 +420,10 @@ def test_bad_input(directory, calls, capsys, prepare, arguments, message):
     assert calls == []
 
 
+class TensorFlowError(Exception):
+    __module__ = "tensorflow.python.framework.errors_impl"
+
+
 def test_a_full_disk_leaves_nothing(directory, calls, capsys, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -442,6 +446,10 @@ def test_a_full_disk_leaves_nothing(directory, calls, capsys, monkeypatch):
         (MemoryError("Unable to allocate 9 GiB"), "Pass a smaller --batch_size"),
         (Exception("OOM when allocating tensor"), "Pass a smaller --batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out"), "Pass a smaller --batch_size"),
+        (
+            TensorFlowError("no kernel\nfor it"),
+            r"TensorFlow cannot .* no kernel for it",
+        ),
         (ValueError("members[0] returns NaN"), r"members\[0\] returns NaN"),
         (KeyboardInterrupt(), "Interrupted. The same command continues from here."),
     ],
