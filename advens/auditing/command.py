@@ -51,8 +51,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     x, y = _data(values)
-    other = _other(values, y)
     program.import_keras()
+    import keras
+
     from advens import backend, process
     from advens.auditing import loading
     from advens.auditing.audit import audit
@@ -61,13 +62,16 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     from advens.progress import Bars
     from advens.storage.store import Store
 
+    other = _other(values, x, y)
     process.keep_memory()
     backend.make_deterministic()
+    # Models that are random draw from it.
+    keras.utils.set_random_seed(values.seed)
     paths = loading.expand(models)
-    ensemble = _ensemble(paths, values, x, y)
     out = Path(values.out)
-    program.check_writable("out", out)
-    with _memory_explained():
+    with _backend_errors_explained():
+        ensemble = _ensemble(paths, values, x, y)
+        program.check_writable("out", out)
         result = audit(
             ensemble,
             x,
@@ -111,16 +115,19 @@ def _data(values: FlagValues) -> tuple[Images, Labels]:
 
 
 def _other(
-    values: FlagValues, y: Labels
+    values: FlagValues, x: Images, y: Labels
 ) -> tuple[Document, dict[str, np.ndarray]] | None:
     """Return the audit to compare with, if any; that of other images is refused."""
+    from advens.auditing.work import checksum
+
     if values.compare is None:
         return None
     document, outcomes = read_audit(Path(values.compare))
-    if not np.array_equal(outcomes["y"], y):
+    same = document["data"]["sha256"] == checksum([x])
+    if not (same and np.array_equal(outcomes["y"], y)):
         raise ValueError(
-            f"{values.compare} must be an audit of the same images. Received: "
-            f"{len(outcomes['y'])} labels that are not those of these {len(y)} images"
+            f"{values.compare} must be an audit of the same images with the same "
+            f"labels. Received: one of {len(outcomes['y'])} images, these are {len(y)}"
         )
     return document, outcomes
 
@@ -152,14 +159,18 @@ def _ensemble(
 
 
 @contextlib.contextmanager
-def _memory_explained() -> Iterator[None]:
-    """Say what to do if there is too little memory."""
+def _backend_errors_explained() -> Iterator[None]:
+    """Make errors of TensorFlow, JAX and numpy such that one line tells them."""
     try:
         yield
-    except Exception as error:  # TensorFlow's errors have no common base class
+    except Exception as error:  # TensorFlow's are no `RuntimeError`
         if any(text in str(error) for text in _NO_MEMORY):
             raise RuntimeError(
                 "There is too little memory. Pass a smaller --batch_size"
+            ) from error
+        if type(error).__module__.startswith("tensorflow."):
+            raise RuntimeError(
+                f"TensorFlow cannot compute the models ({program.reason(error)})"
             ) from error
         raise
 

@@ -126,5 +126,7 @@ def _check(values: flags.FlagValues) -> None:
         check_count("images", values.images)
     if values.time_budget is not None:
         check_positive("time_budget", values.time_budget)
-    if values.seed < 0:
-        raise ValueError(f"`seed` must be >= 0. Received: seed={values.seed}")
+    if not 0 <= values.seed < 2**32:
+        raise ValueError(
+            f"`seed` must be >= 0 and below 2**32. Received: seed={values.seed}"
+        )

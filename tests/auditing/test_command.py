@@ -22,9 +22,11 @@ import pytest
 from keras import layers
 
 from advens import audit as real_audit
+from advens import backend
 from advens.auditing import options
 from advens.auditing.command import main
 from advens.auditing.files import read_audit
+from advens.auditing.work import checksum
 from advens.models.votes import Votes
 
 SHAPE = (3, 3, 1)
@@ -52,6 +54,8 @@ def directory(tmp_path, monkeypatch):
     """Work in a directory with two models and data, and return it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    # It cannot be undone, and other tests are random.
+    monkeypatch.setattr(backend, "make_deterministic", lambda: None)
     (tmp_path / "models").mkdir()
     for name in "ab":
         classifier().save(tmp_path / "models" / f"{name}.keras")
@@ -69,7 +73,7 @@ def calls(monkeypatch):
         document = {
             "settings": {"eps": settings["eps"], "norm": settings["norm"]},
             "members": [{"name": m.name, "file": None} for m in ensemble.members],
-            "data": {"file": None, "sha256": "ab"},
+            "data": {"file": None, "sha256": checksum([x])},
             "attacks": [{"name": "PGD", "accuracy_after": RATE}],
             "clean_accuracy": RATE,
             "robust_accuracy": RATE,
@@ -123,7 +127,7 @@ def test_audit(directory, calls, capsys):
     assert [m["file"] for m in document["members"]] == [
         *("models/a.keras", "models/b.keras")
     ]
-    assert document["data"] == {"file": "my.npz", "sha256": "ab"}
+    assert document["data"] == {"file": "my.npz", "sha256": checksum([X])}
     assert "comparison" not in document
     np.testing.assert_array_equal(outcomes["y"], Y)
     page = (directory / "audit" / "report.html").read_text()
@@ -194,6 +198,18 @@ def test_outputs_for_all_and_for_one(directory, calls):
         np.testing.assert_allclose(model(X), expected, rtol=1e-5)
 
 
+def test_random_models_have_the_seed(directory, calls):
+    classifier(layers.GaussianNoise(0.5)).save("models/n.keras")
+
+    def draw(seed):
+        run("models/n.keras", DATA, EPS, f"--seed={seed}", "--quiet")
+        return np.array(calls[-1]["ensemble"].members[0](X, training=True))
+
+    first = draw(1)
+    np.testing.assert_array_equal(draw(1), first)
+    assert not np.array_equal(draw(2), first)
+
+
 def test_trust(directory, calls):
     classifier(layers.Lambda(lambda x: 2 * x)).save("models/a.keras")
     run("models/a.keras", "--data=my.npz", "--eps=.1", "--trust", "--quiet")
@@ -253,10 +269,14 @@ def save_other_audit():
     np.savez("outcomes.npz", y=Y)
 
 
-def save_audit_of_other_images():
-    np.savez("outcomes.npz", y=Y[:-1])
-    keys = ("settings", "data", "members", "attacks")
-    Path("audit.json").write_text(json.dumps(dict.fromkeys(keys)))
+def save_other_audit_of(x, y):
+    def save():
+        document = dict.fromkeys(("settings", "members", "attacks"))
+        document["data"] = {"sha256": checksum([x])}
+        Path("audit.json").write_text(json.dumps(document))
+        np.savez("outcomes.npz", y=y)
+
+    return save
 
 
 def nothing():
@@ -293,6 +313,7 @@ def nothing():
         (nothing, [MODELS, DATA, EPS, "--batch_size=0"], "`batch_size` must be an int"),
         (nothing, [MODELS, DATA, EPS, "--num_draws=0"], "`num_draws` must be an int"),
         (nothing, [MODELS, DATA, EPS, "--seed=-1"], "`seed` must be >= 0"),
+        (nothing, [MODELS, DATA, EPS, f"--seed={2**32}"], "`seed` must be .* below"),
         (nothing, [MODELS, DATA, EPS, "--images=0"], "`images` must be an integer"),
         (nothing, [MODELS, DATA, EPS, "--images=25"], r"`images` must be in 1\.\.24"),
         (nothing, [MODELS, DATA, EPS, "--epss=1"], "Unknown command line flag 'epss'"),
@@ -367,9 +388,19 @@ def nothing():
             "audit.json and outcomes.npz beside it must be of an audit",
         ),
         (
-            save_audit_of_other_images,
+            save_other_audit_of(X[:-1], Y[:-1]),
             [MODELS, DATA, EPS, "--compare=audit.json"],
-            "audit.json must be an audit of the same images. Received: 23 labels",
+            "audit.json must be an audit of the same images .* of 23 images, these are",
+        ),
+        (
+            save_other_audit_of(X[::-1], Y),
+            [MODELS, DATA, EPS, "--compare=audit.json"],
+            "audit.json must be an audit of the same images",
+        ),
+        (
+            save_other_audit_of(X, Y[::-1]),
+            [MODELS, DATA, EPS, "--compare=audit.json"],
+            "audit.json must be an audit of the same images",
         ),
     ],
 )
@@ -387,6 +418,10 @@ def test_bad_input(directory, calls, capsys, prepare, arguments, message):
     assert re.search(message, err), err
     assert snapshot(directory) == before
     assert calls == []
+
+
+class TensorFlowError(Exception):
+    __module__ = "tensorflow.python.framework.errors_impl"
 
 
 def test_a_full_disk_leaves_nothing(directory, calls, capsys, monkeypatch):
@@ -411,6 +446,10 @@ def test_a_full_disk_leaves_nothing(directory, calls, capsys, monkeypatch):
         (MemoryError("Unable to allocate 9 GiB"), "Pass a smaller --batch_size"),
         (Exception("OOM when allocating tensor"), "Pass a smaller --batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out"), "Pass a smaller --batch_size"),
+        (
+            TensorFlowError("no kernel\nfor it"),
+            r"TensorFlow cannot .* no kernel for it",
+        ),
         (ValueError("members[0] returns NaN"), r"members\[0\] returns NaN"),
         (KeyboardInterrupt(), "Interrupted. The same command continues from here."),
     ],
