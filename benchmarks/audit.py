@@ -2,10 +2,14 @@
 
 All contenders attack the same ensembles with the same budgets: each attack in its turn
 the images that survived those before it, as auto-attack does, or with `--independent`
-all images. Adversarial images are judged by the ensemble in Keras.
+all images. Adversarial images are judged by the ensemble in Keras. "advens" runs the
+peers' attacks, "audit" all those of `advens.audit`. Run it with OMP_NUM_THREADS=1 where
+other work is done beside it: PyTorch's threads would wait for each other.
 """
 
+import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -73,20 +77,23 @@ def main() -> None:
             batch_size=_BATCH_SIZE.value,
         )
         lines.append([f"[bold]{method}, {len(members)} members", "", ""])
-        for name in _CONTENDERS.value or audit_peers.CONTENDERS:
+        for name in _CONTENDERS.value or ["audit", *audit_peers.CONTENDERS]:
+            keep = functools.partial(_keep, f"{data.name}-{method}", name, y)
             try:
-                attacks = audit_peers.CONTENDERS[name](case)
+                if name == "audit":
+                    found = audit_suite(case, x, y)
+                else:
+                    attacks = audit_peers.CONTENDERS[name](case)
+                    found = attack_in_order(case, attacks, x, y, after=keep)
             except ImportError as error:
                 missing[name] = str(error)
                 continue
-            found = attack_in_order(case, attacks, x, y)
+            keep(found)
             results.setdefault(method, {})[name] = found
-            _save(f"{data.name}-{method}-{settings.logits}", name, found, y)
             for attack, (right, seconds) in found.items():
                 lines.append(
                     [f"{name}, {attack}", f"{right.mean():.4f}", f"{seconds:.1f}"]
                 )
-                print(method, *lines[-1], flush=True)
     title = (
         f"{data.name}, {len(x)} images, {_NORM.value}, eps {_EPS.value}, "
         f"{_NUM_STEPS.value} steps, {_NUM_QUERIES.value} queries, batch "
@@ -104,9 +111,22 @@ def main() -> None:
 
 
 def attack_in_order(
-    case: "Case", attacks: "dict[str, Crafting]", x: Images, y: Labels
+    case: "Case",
+    attacks: "dict[str, Crafting]",
+    x: Images,
+    y: Labels,
+    *,
+    after: Callable[[Results], None],
 ) -> Results:
-    """Return which images are still right without attack and after each attack."""
+    """Return which images are still right without attack and after each attack.
+
+    Args:
+        case: what is attacked.
+        attacks: by their names.
+        x: `(n, h, w, c)` float32 in [0, 1].
+        y: `(n,)` int labels.
+        after: called with the results so far, after each attack.
+    """
     right = _right(case, x, y)
     results: Results = {"none": (right, 0.0)}
     for name, attack in attacks.items():
@@ -120,6 +140,42 @@ def attack_in_order(
             _check_budget(case, name, x[before], x_adv)
             right[before] = _right(case, x_adv, y[before])
         results[name] = right, time.perf_counter() - start
+        after(results)
+    return results
+
+
+def audit_suite(case: "Case", x: Images, y: Labels) -> Results:
+    """Do what `attack_in_order` does, with all the attacks of an audit."""
+    from advens.attacks.queries import answers
+    from advens.auditing.suite import Budget, run_suite, suite
+    from advens.auditing.work import Work, identity_of
+
+    ensemble = case.ensemble
+    _, log_probs = answers(ensemble, x, case.batch_size)
+    attacks = suite(
+        ensemble,
+        log_probs.shape[1],
+        num_steps=case.num_steps,
+        num_queries=case.num_queries,
+    )
+    found, x_adv = run_suite(
+        Work(None, identity_of(ensemble, x, y), None, lambda *_: None),
+        ensemble,
+        x,
+        y.astype("int32"),
+        log_probs,
+        attacks,
+        Budget(case.eps, case.norm, 1, case.seed, case.batch_size),
+        then=0,
+    )
+    _check_budget(case, "audit", x, x_adv)
+    right = _right(case, x, y)
+    results: Results = {"none": (right, 0.0)}
+    for result in found:
+        right = right & ~result.broken
+        results[result.attack.name] = right, result.seconds
+    if not np.array_equal(right, _right(case, x_adv, y)):
+        raise ValueError("`audit` must return the images that fool the ensemble.")
     return results
 
 
@@ -142,20 +198,29 @@ def _check_budget(case: "Case", name: str, x: Images, x_adv: Images) -> None:
         )
 
 
-def _save(case: str, contender: str, results: Results, y: Labels) -> None:
-    if _SAVE.value:
-        directory = Path(_SAVE.value)
-        directory.mkdir(parents=True, exist_ok=True)
-        kind = "-independent" if _INDEPENDENT.value else ""
-        np.savez_compressed(
-            directory / f"{case}-{_NORM.value}-{_EPS.value}-{contender}{kind}.npz",
-            y=y,
-            seconds=np.array([seconds for _, seconds in results.values()]),
-            **{name: right for name, (right, _) in results.items()},
-        )
+def _keep(case: str, contender: str, y: Labels, results: Results) -> None:
+    """Show the last result, and write all of them if they are to be saved."""
+    name, (right, seconds) = list(results.items())[-1]
+    line = f"{case}: {contender}, {name}: {right.mean():.4f}, {seconds:.1f} s"
+    print(line, flush=True)
+    if not _SAVE.value:
+        return
+    directory = Path(_SAVE.value)
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = [case, _LOGITS.value, _NORM.value, _EPS.value, contender]
+    if _INDEPENDENT.value:
+        parts.append("independent")
+    np.savez_compressed(
+        directory / ("-".join(str(part) for part in parts if part) + ".npz"),
+        y=y,
+        seconds=np.array([seconds for _, seconds in results.values()]),
+        **{name: right for name, (right, _) in results.items()},
+    )
 
 
-def _of_each(results, number):
+def _of_each(
+    results: dict[str, dict[str, Results]], number: Callable[[Answers, float], float]
+) -> dict[str, dict[str, dict[str, float]]]:
     return {
         method: {
             name: {attack: number(*value) for attack, value in of_attack.items()}

@@ -1,7 +1,5 @@
 """Strong attacks beside their printed algorithm and beside ART's."""
 
-import random
-
 import keras
 import numpy as np
 import pytest
@@ -20,6 +18,9 @@ from advens.evaluation.evaluate import evaluate
 from advens.models.ensemble import Ensemble
 from advens.models.votes import mean_log_probs
 
+of_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="ART needs TensorFlow here"
+)
 # What ART calls the norms.
 ORDERS = {"linf": np.inf, "l2": 2}
 
@@ -102,10 +103,14 @@ def test_apgd_is_the_printed_algorithm(norm, eps, num_steps):
     rng = np.random.default_rng(2)
     found = apgd(waves, x, y, eps=eps, norm=norm, num_steps=num_steps, rng=rng)
     assert waves.num_calls == num_steps + 1
-    starts = random_start(x, eps, norm, np.random.default_rng(2))
+    starts = random_start(x, np.full(20, eps), norm, np.random.default_rng(2))
     for i in range(len(x)):
         want = printed_apgd(waves, x[[i]], starts[[i]], eps, norm, num_steps)
-        assert_allclose(found.x_adv[[i]], want, rtol=0, atol=1e-4)
+        assert_allclose(found.x_adv[[i]], want, rtol=0, atol=1e-3)
+
+
+def right(ensemble, x_adv, y):
+    return evaluate(ensemble, x_adv, y)[0].ensemble
 
 
 @pytest.fixture(scope="module")
@@ -130,15 +135,13 @@ def digits():
         members.append(member)
     ensemble = Ensemble(members, outputs="logits")
     x, y = x[1500:], y[1500:]
-    right = evaluate(ensemble, x, y)[0].ensemble
-    return ensemble, x[right][:100], y[right][:100]
+    known = right(ensemble, x, y)
+    return ensemble, x[known], y[known]
 
 
 @pytest.fixture(scope="module")
 def classifier(digits):
     """Return the same ensemble for ART: log(mean probability) as its logits."""
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("ART needs TensorFlow here")
     from art.estimators.classification import TensorFlowV2Classifier
 
     ensemble = digits[0]
@@ -153,61 +156,50 @@ def classifier(digits):
     )
 
 
-def accuracy(digits, x_adv):
-    ensemble, _, y = digits
-    return evaluate(ensemble, x_adv, y)[0].ensemble.mean()
-
-
+@of_tensorflow
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.6)])
-@pytest.mark.parametrize(
-    ("objective", "loss_type"),
-    [("cross_entropy", "cross_entropy"), ("dlr", "difference_logits_ratio")],
-)
-def test_apgd_is_not_weaker_than_art(
-    digits, classifier, norm, eps, objective, loss_type
-):
+def test_apgd_is_not_weaker_than_art(digits, classifier, norm, eps):
+    """The worst case of both losses: which of them is stronger is chance."""
     from art.attacks.evasion import AutoProjectedGradientDescent
 
     ensemble, x, y = digits
-    followed = Followed(gradient(ensemble, Threat("ensemble", objective=objective)))
-    rng = np.random.default_rng(0)
-    found = apgd(followed, x, y, eps=eps, norm=norm, num_steps=20, rng=rng)
-    np.random.seed(0)  # noqa: NPY002, all that ART knows
-    peer = AutoProjectedGradientDescent(
-        classifier,
-        norm=ORDERS[norm],
-        eps=eps,
-        eps_step=2 * eps,
-        max_iter=20,
-        nb_random_init=1,
-        batch_size=100,
-        loss_type=loss_type,
-        verbose=False,
-    )
-    theirs = accuracy(digits, peer.generate(x, np.eye(10)[y]))
-    print(norm, objective, accuracy(digits, found.x_adv), theirs)
-    assert 0.1 < theirs < 0.9
-    assert accuracy(digits, found.x_adv) <= theirs + 0.01
+    x, y = x[:60], y[:60]
+    ours, theirs = np.ones((2, len(x)), bool)
+    losses = {"cross_entropy": "cross_entropy", "dlr": "difference_logits_ratio"}
+    for objective, name in losses.items():
+        followed = Followed(gradient(ensemble, Threat("ensemble", objective=objective)))
+        rng = np.random.default_rng(0)
+        found = apgd(followed, x, y, eps=eps, norm=norm, num_steps=20, rng=rng)
+        ours &= right(ensemble, found.x_adv, y)
+        np.random.seed(0)  # noqa: NPY002, all that ART knows
+        peer = AutoProjectedGradientDescent(
+            classifier,
+            norm=ORDERS[norm],
+            eps=eps,
+            eps_step=2 * eps,
+            max_iter=20,
+            nb_random_init=1,
+            batch_size=100,
+            loss_type=name,
+            verbose=False,
+        )
+        theirs &= right(ensemble, peer.generate(x, np.eye(10)[y]), y)
+    assert 0.1 < theirs.mean() < 0.9
+    assert ours.mean() <= theirs.mean() + 0.02
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 1.0)])
-def test_square_is_not_weaker_than_art(digits, classifier, norm, eps):
+@of_tensorflow
+def test_square_is_not_weaker_than_art(digits, classifier):
+    """In L2, ART's returns NaN for images this small."""
     from art.attacks.evasion import SquareAttack
 
     ensemble, x, y = digits
     rng = np.random.default_rng(0)
-    found = square(Scores(ensemble), x, y, eps=eps, norm=norm, num_queries=100, rng=rng)
+    found = square(Scores(ensemble), x, y, eps=0.15, num_queries=100, rng=rng)
     np.random.seed(0)  # noqa: NPY002
-    random.seed(0)
     peer = SquareAttack(
-        classifier,
-        norm=ORDERS[norm],
-        eps=eps,
-        max_iter=100,
-        batch_size=100,
-        verbose=False,
+        classifier, eps=0.15, max_iter=100, batch_size=100, verbose=False
     )
-    theirs = accuracy(digits, peer.generate(x, np.eye(10)[y]))
-    print(norm, accuracy(digits, found.x_adv), theirs)
-    assert 0.1 < theirs < 0.9
-    assert accuracy(digits, found.x_adv) <= theirs + 0.05
+    theirs = right(ensemble, peer.generate(x, np.eye(10)[y]), y)
+    assert 0.1 < theirs.mean() < 0.9
+    assert right(ensemble, found.x_adv, y).mean() <= theirs.mean() + 0.02
