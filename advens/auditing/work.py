@@ -90,6 +90,7 @@ class Work:
                 self._store.save(KIND, spec, arrays)
         self.seconds += float(arrays["seconds"])
         self._done += cost
+        self._show(name, self._done, self._total)
         return arrays
 
 
