@@ -45,10 +45,7 @@ def _architecture(model: keras.Model) -> str | None:
         part["name"] = None
         part["config"] = {**without_randomness(part["config"]), "name": None}
     ends = [{"keras_history": config[f"{end}_layers"]} for end in ("input", "output")]
-    held = weights(model)
-    # A weight may be that of several layers, which their configs do not say.
-    owners = [next(i for i, v in enumerate(held) if v is weight) for weight in held]
-    return json.dumps([_without_names([config["layers"], ends], numbers), owners])
+    return json.dumps(_without_names([config["layers"], ends], numbers))
 
 
 def _is_plain(operation: keras.Operation) -> bool:

@@ -173,7 +173,8 @@ def test_nothing_is_there_yet():
     assert not DECIMAL.findall(text)
     text = pages.readme_results(NOTHING)
     assert (
-        "MNIST is still missing (`python reproduce/table2.py --dataset=mnist --columns=all`)." in text
+        "MNIST is still missing (`python reproduce/table2.py --dataset=mnist "
+        "--columns=all`)." in text
     )
     assert not DECIMAL.findall(text)
 
