@@ -66,8 +66,8 @@ def check_replaces(name: str, run: "Run", rows: str) -> None:
     """Raise a `ValueError` if a run would replace a table by a lesser or another one.
 
     A lesser table is one of a reduced run in the place of one at the paper's scale, or
-    one that lacks rows; another one is that of another reading. Tables of a data set
-    that is not the paper's are not protected.
+    one that lacks rows or columns; another one is that of another reading. Tables of a
+    data set that is not the paper's are not protected.
 
     Args:
         name: the name of the table.
@@ -82,6 +82,14 @@ def check_replaces(name: str, run: "Run", rows: str) -> None:
     reading = reading_name(earlier)
     reduced = [] if earlier.get("differs_from_the_paper") else run.deviations()
     missing = sorted(set(earlier["flags"][rows]) - set(all_values()[rows]))
+    # While there was no such flag, tables had all columns.
+    choice = earlier["flags"].get("columns", "all")
+    kept = run.columns_of(name)
+    missing += [
+        column.name
+        for column in columns_read(name, run.labels, choice)
+        if column not in kept
+    ]
     losses = reduced + [f"no {row}" for row in missing]
     if reading != run.reading.name:
         losses.append(f"reading {run.reading.name}, not {reading}")
@@ -119,7 +127,7 @@ def publish(name: str, run: "Run", cells: Sequence["Cell"]) -> None:
         title += f" ({', '.join(deviations)})"
     console = script.console()
     console.print(tables.terminal_table(cells, title=title))
-    for column in columns_read(name, run.labels):
+    for column in run.columns_of(name):
         console.print(f"{column.name}: {column.meaning}", highlight=False)
     console.print(
         "The numbers are accuracies. The second line of a cell is the paper's number, "

@@ -80,5 +80,5 @@ def make_run(**overrides: Any) -> "Run":
         labels=labels,
         store=store,
         bars=Bars(show=True),
-        **chosen("num_members", "seed", "n_jobs", "stack"),
+        **chosen("columns", "num_members", "seed", "n_jobs", "stack"),
     )

@@ -10,9 +10,11 @@ import records
 import run_flags
 import runs
 import script
+import table_flags
 from advens.strauss2017.rows import TABLE2_ROWS
 
 flags.adopt_module_key_flags(run_flags)  # for --help
+flags.adopt_module_key_flags(table_flags)
 _METHODS = flags.DEFINE_list(
     "methods", list(TABLE2_ROWS), f"Rows: some of {','.join(TABLE2_ROWS)}."
 )

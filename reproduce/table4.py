@@ -12,11 +12,13 @@ import records
 import run_flags
 import runs
 import script
+import table_flags
 from advens.defenses.settings import DistillationFormula, PerturbationLabels
 from advens.strauss2017 import rows
 from advens.strauss2017.settings import NUM_SINGLES, Settings
 
 flags.adopt_module_key_flags(run_flags)  # for --help
+flags.adopt_module_key_flags(table_flags)
 _ROWS = flags.DEFINE_list(
     "rows",
     list(rows.TABLE4_ROWS),

@@ -11,6 +11,7 @@ from advens.arrays import Tensor
 from advens.attacks.gradients import Evaluation, uncompiled_gradient
 from advens.attacks.threat import Threat
 from advens.checks import check_labels
+from advens.models.alike import weights
 from advens.models.ensemble import Ensemble, check_images
 
 
@@ -18,8 +19,9 @@ from advens.models.ensemble import Ensemble, check_images
 class CompiledGradient:
     """A gradient, compiled once per shape of images.
 
-    One program serves attacks of any eps, step size and number of steps. It is kept in
-    `ensemble.programs`, and sees the weights that the members have at each call.
+    One program serves attacks of any eps, step size and number of steps, and all
+    members that differ only in their weights. It is kept in `ensemble.programs`, and
+    sees the weights that the members have at each call.
 
     Attributes:
         ensemble: the ensemble that is attacked.
@@ -58,16 +60,31 @@ class CompiledGradient:
         return uncompiled_gradient(self.ensemble, self.threat).nan_members(x, y)
 
     def _call(self, method: str, x: Tensor, *args: Tensor) -> Any:
-        def uncompiled() -> Callable[..., Any]:
-            return getattr(uncompiled_gradient(self.ensemble, self.threat), method)
+        """Call the program of a method of the `Gradient`."""
+        ensemble, threat = self.ensemble, self.threat
 
-        def make() -> Callable[..., Any]:
-            return backend.compile(uncompiled(), self.ensemble)
+        def uncompiled() -> Callable[..., Any]:
+            return getattr(uncompiled_gradient(ensemble, threat), method)
 
         x = ops.convert_to_tensor(x, "float32")
         if not backend.is_known(x):  # in a program of the user's own
             return uncompiled()(x, *args)
-        return self.ensemble.programs.get((self.threat, method), make)(x, *args)
+        index = threat.index
+        first = None if index is None else ensemble.first_alike[index]
+        if index is None or first is None:
+            program = ensemble.programs.get(
+                (threat, method), lambda: backend.compile(uncompiled(), ensemble)
+            )
+            return program(x, *args)
+        # The program of the first member that differs only in its weights.
+        threat = dataclasses.replace(threat, index=first)
+        program = ensemble.programs.get(
+            (threat, method),
+            lambda: backend.compile_for_any(
+                uncompiled(), weights(ensemble.logits_models[first])
+            ),
+        )
+        return program(weights(ensemble.logits_models[index]), x, *args)
 
 
 def gradient(ensemble: Ensemble, threat: Threat) -> CompiledGradient:

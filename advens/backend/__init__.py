@@ -4,7 +4,7 @@ import contextlib
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 import keras
@@ -85,7 +85,9 @@ def limit_threads(count: int) -> None:
             tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def compile(function: Callable[..., Value], model: keras.Model) -> Callable[..., Value]:
+def compile(
+    function: Callable[..., Value], model: keras.Model | None = None
+) -> Callable[..., Value]:
     """Compile a function of tensors that calls `model`, once per input shape.
 
     The weights are read at every call: they may be assigned anew between two calls. The
@@ -93,17 +95,53 @@ def compile(function: Callable[..., Value], model: keras.Model) -> Callable[...,
     shapes are kept. Any number of threads may call the function.
 
     Args:
-        function: takes tensors, or Python values that are constants of the program.
-        model: the model whose variables it uses.
+        function: takes tensors, lists of tensors, or Python values that are constants
+            of the program.
+        model: the model whose variables it uses; None if it computes from its arguments
+            alone.
     """
     make = _tensorflow_program if name() == "tensorflow" else _jax_program
     programs = ProgramCache(_KEPT_SHAPES)
 
     def call(*args: Tensor) -> Value:
-        key = tuple(_signature(arg) for arg in args)
+        key = tuple(_signature(arg) for arg in keras.tree.flatten(args))
         return programs.get(key, lambda: _TracedAlone(make(function, model)))(*args)
 
     return call
+
+
+def compile_for_any(
+    function: Callable[..., Value], variables: Sequence[keras.Variable]
+) -> Callable[..., Value]:
+    """Compile a function of tensors so that it can compute from other weights.
+
+    Args:
+        function: as for `compile`; it uses no state but the values of `variables`.
+        variables: the weights of its model.
+
+    Returns:
+        A function that takes first the weights of a model of the same architecture,
+        then what `function` takes.
+    """
+
+    def from_values(values: list[Tensor], *args: Tensor) -> Value:
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            return function(*args)
+
+    program = compile(from_values)
+
+    def call(others: Sequence[keras.Variable], *args: Tensor) -> Value:
+        return program([_value(variable) for variable in others], *args)
+
+    return call
+
+
+def _value(variable: keras.Variable) -> Tensor:
+    if name() == "jax":
+        return variable.value
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(variable.value)
 
 
 def _signature(arg: Tensor) -> Hashable:
@@ -131,7 +169,7 @@ class _TracedAlone:
         return result
 
 
-def _tensorflow_program(function: Callable, model: keras.Model) -> Callable:
+def _tensorflow_program(function: Callable, model: keras.Model | None) -> Callable:
     import tensorflow as tf
 
     # A new object for each function: TensorFlow takes all lambdas that stand in one
@@ -141,8 +179,11 @@ def _tensorflow_program(function: Callable, model: keras.Model) -> Callable:
     )
 
 
-def _jax_program(function: Callable, model: keras.Model) -> Callable:
+def _jax_program(function: Callable, model: keras.Model | None) -> Callable:
     import jax
+
+    if model is None:
+        return jax.jit(function)
 
     @jax.jit
     def stateless(

@@ -1,5 +1,6 @@
 """`Ensemble`: any Keras classifiers that vote."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ from keras import ops
 from advens.arrays import Tensor
 from advens.backend import ProgramCache
 from advens.checks import check_choice
+from advens.models.alike import first_alike
 from advens.models.changes import Snapshot
 from advens.models.logits import Outputs, Shape, logits_model
 from advens.models.votes import Votes, vote
@@ -77,6 +79,14 @@ class Ensemble(keras.Model):
     def num_classes(self) -> int | None:
         """Number of classes; None if the members are subclassed and do not show it."""
         return self._current().num_classes
+
+    @property
+    def first_alike(self) -> Sequence[int | None]:
+        """For each member the index of the first that differs only in weights.
+
+        See `alike.first_alike`.
+        """
+        return self._current().first_alike
 
     def _current(self) -> "_Derived":
         """Return what follows from the members as they are now."""
@@ -232,6 +242,10 @@ class _Derived:
         self.snapshots = [Snapshot(member) for member in members]
         self.num_classes = _checked_classes(self.logits_models)
         self.programs = ProgramCache(32 + 8 * len(members))
+
+    @functools.cached_property
+    def first_alike(self) -> list[int | None]:
+        return first_alike(self.logits_models)
 
     def is_current(self) -> bool:
         """Return whether no member was changed but for its weights' values."""

@@ -49,7 +49,7 @@ def attacked_model(
     Raises:
         ValueError: if it should compute in bfloat16 and cannot.
     """
-    copyable = _is_copyable(model)
+    copyable = is_copyable(model)
     if bfloat16:
         if not copyable:
             raise ValueError(
@@ -111,24 +111,24 @@ def _in_bfloat16(layer: keras.Layer) -> keras.Layer:
 def _with_quick_gradient(layer: keras.Layer) -> keras.Layer:
     quick = has_slow_input_gradient(layer)
     layer_class = QuickConv2D if quick else type(layer)
-    return layer_class.from_config(_without_randomness(layer.get_config()))
+    return layer_class.from_config(without_randomness(layer.get_config()))
 
 
-def _without_randomness(config: Any) -> Any:
+def without_randomness(config: Any) -> Any:
     """Return a layer's config whose initial weights are 0: they are never used.
 
     Random ones would also advance the global random state, for which Keras draws seeds.
     """
     if not isinstance(config, dict):
         return config
-    changed = {key: _without_randomness(value) for key, value in config.items()}
+    changed = {key: without_randomness(value) for key, value in config.items()}
     for key in changed:
         if key.endswith("_initializer"):
             changed[key] = "zeros"
     return {**changed, "seed": 0} if "seed" in changed else changed
 
 
-def _is_copyable(model: keras.Model) -> bool:
+def is_copyable(model: keras.Model) -> bool:
     """Return whether config and weights tell all that the model's layers compute."""
     return is_functional(model) and all(
         _is_copyable_layer(operation)

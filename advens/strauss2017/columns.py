@@ -19,6 +19,7 @@ from advens.attacks.threat import (
 from advens.strauss2017 import constants
 
 Alternative = Literal["repredicted_labels", "true_labels", "exact_gradients"]
+Choice = Literal["default", "all"]
 
 # The loss of the paper's columns: docs/protocol.md, point 12.
 PAPER_LOSS: Final = "logits"
@@ -52,6 +53,7 @@ class Column:
             if it does.
         alternative_to: name of the paper's column that it reads in another way.
         legend: its name in figures, if it is drawn.
+        by_default: whether it is made unless all columns are asked for.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Column:
     alternative: Alternative | None = None
     alternative_to: str | None = None
     legend: str | None = None
+    by_default: bool = True
 
     def labels_under(self, attack: str) -> LabelMode:
         """Return the labels in the loss that an attack follows."""
@@ -152,6 +155,7 @@ TABLE2: Final = (
         loss="exact",
         alternative="exact_gradients",
         alternative_to="grad1_single",
+        by_default=False,
     ),
     Column(
         "grad1_ensemble_exact",
@@ -160,6 +164,7 @@ TABLE2: Final = (
         loss="exact",
         alternative="exact_gradients",
         alternative_to="grad1_ensemble",
+        by_default=False,
     ),
     Column(
         "grad2_ensemble_exact",
@@ -168,6 +173,7 @@ TABLE2: Final = (
         loss="exact",
         alternative="exact_gradients",
         alternative_to="grad2_ensemble",
+        by_default=False,
     ),
 )
 

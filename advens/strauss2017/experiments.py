@@ -11,7 +11,6 @@ from advens.evaluation.outcomes import Outcomes
 from advens.strauss2017 import columns, rows
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.columns import Column
-from advens.strauss2017.readings import columns_read
 from advens.strauss2017.run import Run, count_lost_classes
 from advens.strauss2017.settings import NUM_SINGLES
 from advens.training.recipe import Member
@@ -27,7 +26,7 @@ def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
         run: its settings.
         methods: the rows, see `rows.TABLE2_ROWS`.
     """
-    table = columns_read("table2", run.labels)
+    table = run.columns_of("table2")
     cells = []
     for row in methods:
         outcomes = _train_and_attack(run, row, [run.members(row)], table)
@@ -53,7 +52,7 @@ def table4(
             through its own gradient.
     """
     check_count("num_singles", num_singles)
-    table = columns_read("table4", run.labels)
+    table = run.columns_of("table4")
     cells = []
     for row in methods:
         if rows.is_ensemble(row):

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from advens.attacks.threat import Attack, GradientSource, LabelMode
 from advens.strauss2017 import constants
-from advens.strauss2017.columns import LABEL_ALTERNATIVES, TABLES, Column
+from advens.strauss2017.columns import LABEL_ALTERNATIVES, TABLES, Choice, Column
 from advens.strauss2017.settings import Settings, paper_attacks
 
 # The kinds of attack whose labels are open points: docs/protocol.md, point 11.
@@ -63,7 +63,9 @@ READINGS: Final[Mapping[str, Mapping[str, Reading]]] = {
 DEFAULT: Final = "printed"
 
 
-def columns_read(table: str, labels: ColumnLabels) -> tuple[Column, ...]:
+def columns_read(
+    table: str, labels: ColumnLabels, choice: Choice = "all"
+) -> tuple[Column, ...]:
     """Return the columns of a table with the labels of a reading.
 
     A column of other labels that would show what the paper's own column shows is left
@@ -72,14 +74,18 @@ def columns_read(table: str, labels: ColumnLabels) -> tuple[Column, ...]:
     Args:
         table: `"table2"` or `"table4"`.
         labels: those of the paper's columns and of their exact gradients.
+        choice: which columns, all or those that are made by default.
     """
     read = [_labelled(column, labels) for column in TABLES[table]]
     by_name = {column.name: column for column in read}
     return tuple(
         column
         for column in read
-        if column.alternative not in LABEL_ALTERNATIVES
-        or column.labels != by_name[str(column.alternative_to)].labels_under("BIM")
+        if (choice == "all" or column.by_default)
+        and (
+            column.alternative not in LABEL_ALTERNATIVES
+            or column.labels != by_name[str(column.alternative_to)].labels_under("BIM")
+        )
     )
 
 

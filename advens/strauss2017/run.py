@@ -22,7 +22,8 @@ from advens.models.ensemble import Ensemble
 from advens.progress import Bars
 from advens.storage.store import Spec, Store
 from advens.strauss2017 import constants, rows
-from advens.strauss2017.readings import PRINTED, ColumnLabels, Reading
+from advens.strauss2017.columns import Choice, Column
+from advens.strauss2017.readings import PRINTED, ColumnLabels, Reading, columns_read
 from advens.strauss2017.settings import SEED, Settings
 from advens.training import members as training
 from advens.training.optimizers import make_optimizer
@@ -72,6 +73,7 @@ class Run:
         attacks: FGSM and BIM, with their budgets.
         reading: the reading that `settings`, `attacks` and `labels` start from.
         labels: see `Reading`.
+        columns: which columns its tables have, see `columns_read`.
         store: where members and outcomes are kept.
         num_members: classifiers in an ensemble, >= 1.
         seed: the run seed, from which each member's seed is drawn; >= 0.
@@ -95,6 +97,7 @@ class Run:
     store: Store
     reading: Reading = PRINTED
     labels: ColumnLabels = dataclasses.field(default_factory=lambda: PRINTED.labels)
+    columns: Choice = "all"
     num_members: int = constants.NUM_MEMBERS
     seed: int = SEED
     n_jobs: int = dataclasses.field(default_factory=training.default_jobs)
@@ -119,6 +122,10 @@ class Run:
             momentum=settings.momentum,
             decay=settings.decay,
         )
+
+    def columns_of(self, table: str) -> tuple[Column, ...]:
+        """Return the columns of `"table2"` or `"table4"`."""
+        return columns_read(table, self.labels, self.columns)
 
     @property
     def member_seeds(self) -> list[int]:

@@ -95,6 +95,77 @@ def test_a_sweep_needs_one_program(data, traced):
     assert robust[0] > robust[-1]
 
 
+class Own(keras.Model):
+    """A member of the user's own class: nobody knows what it computes."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.body = small(seed)
+
+    def call(self, inputs, training=False):
+        return self.body(inputs, training=training)
+
+
+def of_own_class(seed):
+    model = Own(seed)
+    model(np.zeros((1, 6, 6, 1)))
+    return model
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("loss", ["exact", "logits"])
+def test_one_program_for_all_members_of_an_architecture(data, traced, labels, loss):
+    x, y = (ops.convert_to_tensor(array) for array in data)
+    wide = keras.Sequential([keras.Input((6, 6, 1)), layers.Flatten(), layers.Dense(3)])
+    members = [small(0), wide, small(1), small(2), of_own_class(3), of_own_class(4)]
+    ensemble = Ensemble(members, outputs=[None] * 4 + ["logits"] * 2)
+
+    def gradients():
+        """Return each member's gradient, compiled and not."""
+        traced.clear()
+        grads = []
+        for index in range(len(members)):
+            threat = Threat("member", index, labels=labels, loss=loss)
+            compiled = CompiledGradient(ensemble, threat)
+            grads.append(compiled(x, compiled.start_labels(x, y)))
+        count = len(traced)
+        for index in range(len(members)):
+            threat = Threat("member", index, labels=labels, loss=loss)
+            usual = uncompiled_gradient(ensemble, threat)
+            want = ops.convert_to_numpy(usual(x, usual.start_labels(x, y)))
+            assert np.abs(want).max() > 0.01
+            atol = 1e-5 * np.abs(want).max()
+            assert_allclose(grads[index], want, rtol=0, atol=atol)
+        return count
+
+    # Three share an architecture, and each of the others has its own.
+    assert gradients() == 4
+    # The weights are those of each call.
+    members[0].set_weights(members[3].get_weights())
+    members[2].layers[-1].bias.assign([3.0, 0.0, -3.0])
+    assert gradients() == 0
+
+
+def test_a_member_that_becomes_another_has_a_program_of_its_own(data, traced):
+    x, y = (ops.convert_to_tensor(array) for array in data)
+    ensemble = Ensemble([small(0), small(1)])
+    threats = [Threat("member", index) for index in range(2)]
+
+    def count():
+        traced.clear()
+        for threat in threats:
+            got = CompiledGradient(ensemble, threat)(x, y)
+            compiled = len(traced)
+            want = ops.convert_to_numpy(uncompiled_gradient(ensemble, threat)(x, y))
+            traced.pop()
+            assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+        return compiled
+
+    assert count() == 1
+    ensemble[1].layers[1].activation = keras.activations.sigmoid
+    assert count() == 2
+
+
 def test_a_users_own_program(data, traced):
     """It may contain a compiled gradient, or a plain one, step by step."""
     ensemble = Ensemble([small(0), small(1)])
@@ -158,13 +229,16 @@ def test_threads(data, labels):
     """The same ensemble and another one; the same threat and another one."""
     x, y = data
     members = [small(0), small(1)]
+    # Both members share a program.
+    whole = [("mean_member", None), ("ensemble", None)]
+    sources = [*whole, ("member", 0), ("member", 1)]
 
     def jobs():
         ensembles = [Ensemble(members), Ensemble(members[::-1])]
         return [
-            (ensemble, Threat(source, labels=labels), eps)
+            (ensemble, Threat(source, index, labels=labels), eps)
             for ensemble in ensembles
-            for source in ("mean_member", "ensemble")
+            for source, index in sources
             for eps in (0.1, 0.3)
         ]
 

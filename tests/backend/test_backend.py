@@ -87,6 +87,29 @@ def test_programs_of_eight_shapes_are_kept():
     assert len(traces) == 11
 
 
+def test_a_program_computes_from_the_weights_of_any_model():
+    models = [keras.Sequential([keras.Input((2,)), layers.Dense(1)]) for _ in range(2)]
+    traces = []
+
+    def function(x, factor):
+        traces.append(1)
+        return factor * models[0](x)
+
+    program = backend.compile_for_any(function, models[0].weights)
+    x = ops.convert_to_tensor([[1.0, 2.0]])
+    models[0].set_weights([np.array([[1.0], [1.0]]), np.array([0.5])])
+    models[1].set_weights([np.array([[0.0], [3.0]]), np.array([-1.0])])
+    assert_array_equal(program(models[0].weights, x, 2), [[7]])
+    assert_array_equal(program(models[1].weights, x, 2), [[10]])
+    models[1].layers[0].bias.assign([0.0])
+    assert_array_equal(program(models[1].weights, x, 2), [[12]])
+    assert len(traces) == 1
+    # Python values are constants of the program.
+    assert_array_equal(program(models[1].weights, x, 1), [[6]])
+    assert len(traces) == 2
+    assert_array_equal(models[0](x), [[3.5]])
+
+
 def test_one_program_is_traced_at_a_time():
     """Also if one compiled function calls another."""
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])

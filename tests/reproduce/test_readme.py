@@ -112,7 +112,7 @@ def test_pictures_are_shown_once_they_are_there(call, checkout):
         ),
         (
             lambda: Path("results/table2_mnist.json").write_text("{"),
-            "again by: python reproduce/table2.py --dataset=mnist --out_dir=results",
+            "again by: python reproduce/table2.py --dataset=mnist --columns=all --out",
         ),
     ],
 )

@@ -18,6 +18,7 @@ SCRIPTS = Path(script.__file__).parent
         ("--dataset=svhn", "flag --dataset=svhn: value should be one of"),
         ("--epochs=ten", "flag --epochs=ten"),
         ("--epoch=1", "Unknown command line flag 'epoch'"),
+        ("--columns=some", "flag --columns=some: value should be one of <default|all>"),
         ("mnist", "Arguments must be flags, as --name=value. Received: ['mnist']"),
         ("--methods=none", "`methods` must be some of rand_ini,mix_mod"),
     ],

@@ -67,6 +67,11 @@ def test_a_second_run_keeps_the_times_of_the_first(call):
         (table4.table4, "--rows=bagging", "no rand_ini", {}),
         (table2.table2, "--num_members=2", "num_members=2", {}),
         (
+            *(table2.table2, "--columns=default"),
+            "no grad1_single_exact, no grad1_ensemble_exact, no grad2_ensemble_exact",
+            {},
+        ),
+        (
             *(table2.table2, "--methods=mix_mod", "no bagging, no rand_ini"),
             {"differs_from_the_paper": ["epochs=1"]},
         ),
@@ -97,7 +102,7 @@ def test_no_lesser_or_other_table_replaces_a_table(
     path.parent.mkdir()
     path.write_text(json.dumps(record))
     with pytest.raises(ValueError) as error:
-        call(script, "--dataset=mnist", "--data_dir=.", flag)
+        call(script, "--dataset=mnist", "--data_dir=.", "--columns=all", flag)
     assert str(error.value) == (
         f"`out_dir` must be another directory: {path} would be replaced by a lesser "
         f"or another table ({losses}). Received: out_dir='results'"
@@ -109,7 +114,7 @@ def test_table2_writes_and_prints(call, capsys):
     call(table2.table2, *REDUCED, "--methods=bagging,rand_ini")
     printed = capsys.readouterr().out
     frame = pd.read_csv("results/table2_digits.csv")
-    table = columns_read("table2", PRINTED.labels)
+    table = columns_read("table2", PRINTED.labels, "default")
     names = [column.name for column in table]
     assert list(frame.columns) == ["attack", "method", *names]
     assert list(frame["method"]) == ["Rand. Ini.", "Bagging"] * 2
@@ -144,6 +149,27 @@ def test_table2_writes_and_prints(call, capsys):
     assert set(record["data"]["sha256"]) == {"train", "test"}
     assert "train bagging" in record["seconds_per_stage"]
     assert len(record["differs_from_the_paper"]) == 5
+
+
+def test_exact_gradients_are_one_more_flag(call):
+    """They are followed then, and no other attack is made again."""
+    reduced = [*REDUCED, "--methods=rand_ini"]
+    call(table2.table2, *reduced)
+    usual, done = outcomes("table2_digits"), modified("advens-work/outcomes")
+    assert not [column for _, column in usual if column.endswith("_exact")]
+    call(table2.table2, *reduced, "--columns=all")
+    every = outcomes("table2_digits")
+    assert modified("advens-work/outcomes").items() > done.items()
+    # Two members' own gradients and the mean of both.
+    assert len(modified("advens-work/outcomes")) == len(done) + 3
+    for key, cell in usual.items():
+        assert_array_equal(every[key].correct, cell.correct)
+    exact = {column for _, column in every.keys() - usual.keys()}
+    assert exact == {
+        *("grad1_single_exact", "grad1_ensemble_exact", "grad2_ensemble_exact")
+    }
+    record = json.loads(Path("results/table2_digits.json").read_text())
+    assert record["flags"]["columns"] == "all"
 
 
 def test_a_table_is_made_from_exported_outcomes(call, capsys, monkeypatch):

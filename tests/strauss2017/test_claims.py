@@ -251,5 +251,9 @@ def test_each_claim_is_judged_in_each_alternative():
     exact = next(c for c in read if c.column.endswith("exact"))
     some = claims.judge_alternatives([*cells, exact]).set_index("key")
     assert some.loc["bim_gain_37_points", "verdict_exact_gradients"] == claims.MISSING
+    without = [c for c in [*cells, *read] if not c.column.endswith("exact")]
+    frame = claims.judge_alternatives(without)
+    assert "verdict_repredicted_labels" in frame
+    assert "verdict_exact_gradients" not in frame
     alone = claims.judge_alternatives(cells)
     assert not [name for name in alone if name.startswith("verdict_")]

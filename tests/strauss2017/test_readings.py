@@ -88,6 +88,19 @@ def test_other_labels_that_show_the_same_are_left_out(bim_grad2, left_out):
         assert list(named(table, labels)) == names
 
 
+def test_exact_gradients_are_made_where_all_columns_are_asked_for():
+    for labels in (PRINTED.labels, MIXED):
+        every = columns_read("table2", labels)
+        some = columns_read("table2", labels, "default")
+        left_out = [column.name for column in every if column not in some]
+        assert left_out == [
+            *("grad1_single_exact", "grad1_ensemble_exact", "grad2_ensemble_exact")
+        ]
+        assert columns_read("table2", labels, "all") == every
+        table4 = columns_read("table4", labels)
+        assert columns_read("table4", labels, "default") == table4
+
+
 def test_an_attack_follows_only_its_own_labels():
     column = named("table2", MIXED)["grad1_single"]
     fgsm, bim = ATTACKS

@@ -62,7 +62,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
         ledger.read_cells(tmp_path)
     message = str(error.value)
     assert "table2_mnist_outcomes.npz or its .json cannot be read (" in message
-    command = "python reproduce/table2.py --dataset=mnist"
+    command = "python reproduce/table2.py --dataset=mnist --columns=all"
     assert message.endswith(f"Make them again by: {command} --out_dir={tmp_path}")
 
 

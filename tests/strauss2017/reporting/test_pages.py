@@ -120,11 +120,11 @@ def test_the_page_has_the_paper_beside(results_dir):
     ]
     assert lines(text, "Still missing from")[:3] == [
         "Still missing from Table 2: Mix. Mod., Gauss Noise "
-        "(`python reproduce/table2.py --dataset=mnist`).",
+        "(`python reproduce/table2.py --dataset=mnist --columns=all`).",
         "Still missing from Table 4: Adv. Train., Bagging + Adv. Train., Bagging + "
         "Def. Dist. (`python reproduce/table4.py --dataset=mnist`).",
         "Still missing from Table 2: Rand. Ini., Mix. Mod., Bagging, Gauss Noise "
-        "(`python reproduce/table2.py --dataset=cifar10`).",
+        "(`python reproduce/table2.py --dataset=cifar10 --columns=all`).",
     ]
     assert lines(text, "| MNIST | Table 2") == [
         "| MNIST | Table 2 | Bagging | 1:02:05 | 0:01:02 | 3 | 4 | P, 2 cores, cpu:0 |"
@@ -173,7 +173,8 @@ def test_nothing_is_there_yet():
     assert not DECIMAL.findall(text)
     text = pages.readme_results(NOTHING)
     assert (
-        "MNIST is still missing (`python reproduce/table2.py --dataset=mnist`)." in text
+        "MNIST is still missing (`python reproduce/table2.py --dataset=mnist "
+        "--columns=all`)." in text
     )
     assert not DECIMAL.findall(text)
 
@@ -296,7 +297,7 @@ def test_readme_has_one_small_table_and_three_findings(results_dir):
         "",
         "Accuracies, with the paper's in brackets. The run on MNIST is reduced: it "
         "differs from the paper in a=1. CIFAR-10 is still missing (`python "
-        "reproduce/table2.py --dataset=cifar10`).",
+        "reproduce/table2.py --dataset=cifar10 --columns=all`).",
         "",
         "- Mean absolute difference from the paper, over all numbers of its Tables 2 "
         f"and 4: {shown} (reading *printed*) on MNIST.",

@@ -147,7 +147,7 @@ def test_a_damaged_table_is_named_with_its_command(tmp_path, text):
     message = str(error.value)
     beginning = "table2_mnist_cells.csv or its table2_mnist.json cannot be read ("
     assert message.startswith(f"{tmp_path}/{beginning}")
-    command = "python reproduce/table2.py --dataset=mnist"
+    command = "python reproduce/table2.py --dataset=mnist --columns=all"
     assert message.endswith(f"again by: {command} --out_dir={tmp_path}")
 
 

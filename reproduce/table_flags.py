@@ -1,0 +1,16 @@
+"""The flag of the scripts that make Tables 2 and 4."""
+
+from typing import get_args
+
+from absl import flags
+
+from advens.strauss2017.columns import TABLES, Choice
+
+flags.DEFINE_enum(
+    "columns",
+    "default",
+    get_args(Choice),
+    "Which columns: the paper's, those with labels predicted again at every step, and "
+    "the gradient of the ensemble's own loss; or all, also "
+    f"{', '.join(c.name for t in TABLES.values() for c in t if not c.by_default)}.",
+)
