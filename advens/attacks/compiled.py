@@ -1,6 +1,7 @@
 """The gradient of a threat, as programs that its ensemble keeps."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,14 @@ from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.gradients import Evaluation, uncompiled_gradient
-from advens.attacks.threat import Threat
+from advens.attacks.evaluation import (
+    Evaluation,
+    Evaluator,
+    losses_of_member,
+    losses_of_whole,
+)
+from advens.attacks.gradients import uncompiled_gradient
+from advens.attacks.threat import GradientSource, Threat
 from advens.checks import check_labels
 from advens.models.alike import weights
 from advens.models.ensemble import Ensemble, check_images
@@ -38,9 +45,42 @@ class CompiledGradient:
     def evaluate(
         self, x: Tensor, y: Tensor, targets: Tensor | None = None
     ) -> Evaluation:
-        """Return the losses, their gradients and who is right, see `Gradient`."""
-        given = [] if targets is None else [targets]
-        return self._call("evaluate", x, y, *given)
+        """Return the losses, their gradients and who is right.
+
+        One program serves all gradients of the whole ensemble, see `Evaluator`.
+
+        Args:
+            x: `(n, h, w, c)` float32.
+            y: `(n,)` int, the true labels.
+            targets: `(n,)` int classes, for `objective="targeted_dlr"`.
+
+        Raises:
+            ValueError: if the threat follows another loss than the exact one or other
+                labels than the true ones.
+        """
+        ensemble, threat = self.ensemble, self.threat
+        if (threat.loss, threat.labels) != ("exact", "true"):
+            raise ValueError(
+                "`threat` must have loss='exact' and labels='true' for attacks that "
+                f"look at losses, too. Received: {threat}"
+            )
+        whole = threat.index is None
+        votes = ensemble.votes if whole or len(ensemble) == 1 else None
+        losses = losses_of_whole(ensemble.votes) if whole else losses_of_member()
+        which = [(loss.source, loss.objective) for loss in losses].index(
+            (threat.gradient, threat.objective)
+        )
+
+        def uncompiled(threat: Threat) -> Callable[..., Any]:
+            networks = uncompiled_gradient(ensemble, threat).networks
+            return Evaluator(networks, losses, votes, threat.num_draws)
+
+        # The program knows nothing of which loss it is asked for.
+        source: GradientSource = "mean_member" if whole else "member"
+        same = dataclasses.replace(threat, gradient=source, objective="cross_entropy")
+        program = self._program(same, "evaluate", uncompiled)
+        targets = ops.zeros_like(y) if targets is None else targets
+        return program(ops.convert_to_tensor(which, "int32"), x, y, targets)
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """Raise a `ValueError` unless these are images and labels of the ensemble."""
@@ -59,32 +99,36 @@ class CompiledGradient:
         """Return whose gradients at `x` have a NaN, see `Gradient`."""
         return uncompiled_gradient(self.ensemble, self.threat).nan_members(x, y)
 
-    def _call(self, method: str, x: Tensor, *args: Tensor) -> Any:
+    def _call(self, method: str, x: Tensor, y: Tensor) -> Tensor:
         """Call the program of a method of the `Gradient`."""
-        ensemble, threat = self.ensemble, self.threat
 
-        def uncompiled() -> Callable[..., Any]:
-            return getattr(uncompiled_gradient(ensemble, threat), method)
+        def uncompiled(threat: Threat) -> Callable[..., Any]:
+            return getattr(uncompiled_gradient(self.ensemble, threat), method)
 
         x = ops.convert_to_tensor(x, "float32")
         if not backend.is_known(x):  # in a program of the user's own
-            return uncompiled()(x, *args)
-        index = threat.index
+            return uncompiled(self.threat)(x, y)
+        return self._program(self.threat, method, uncompiled)(x, y)
+
+    def _program(
+        self, threat: Threat, name: str, make: Callable[[Threat], Callable[..., Any]]
+    ) -> Callable[..., Any]:
+        """Return the program of a threat, compiled from what `make` returns."""
+        ensemble, index = self.ensemble, threat.index
         first = None if index is None else ensemble.first_alike[index]
         if index is None or first is None:
-            program = ensemble.programs.get(
-                (threat, method), lambda: backend.compile(uncompiled(), ensemble)
+            return ensemble.programs.get(
+                (threat, name), lambda: backend.compile(make(threat), ensemble)
             )
-            return program(x, *args)
         # The program of the first member that differs only in its weights.
         threat = dataclasses.replace(threat, index=first)
         program = ensemble.programs.get(
-            (threat, method),
+            (threat, name),
             lambda: backend.compile_for_any(
-                uncompiled(), weights(ensemble.logits_models[first])
+                make(threat), weights(ensemble.logits_models[first])
             ),
         )
-        return program(weights(ensemble.logits_models[index]), x, *args)
+        return functools.partial(program, weights(ensemble.logits_models[index]))
 
 
 def gradient(ensemble: Ensemble, threat: Threat) -> CompiledGradient:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -22,22 +21,7 @@ from advens.attacks.threat import (
 from advens.checks import check_choices, check_count, check_labels
 from advens.models.ensemble import Ensemble, check_ensemble
 from advens.models.variants import attacked_model
-from advens.models.votes import Votes, log_vote, mean_log_probs, vote
-
-
-class Evaluation(NamedTuple):
-    """What an attack learns of images at each step.
-
-    Attributes:
-        losses: `(n,)` float32, the losses that it makes larger.
-        grads: `(n, h, w, c)` float32, their gradients with respect to the images.
-        right: `(n,)` bool, whether the ensemble classifies the images correctly. True
-            where the gradient is that of some of its members only: they cannot tell.
-    """
-
-    losses: Tensor
-    grads: Tensor
-    right: Tensor
+from advens.models.votes import Votes, log_vote, mean_log_probs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +49,7 @@ class Gradient:
         loss: see `Threat`.
         num_draws: see `Threat`.
         objective: see `Threat`.
-        votes: how the members vote; None if they are not the whole ensemble.
+        votes: how the members vote, for `source="ensemble"`.
     """
 
     members: Mapping[int, Callable[[Tensor], Tensor]]
@@ -74,7 +58,7 @@ class Gradient:
     loss: GradientLoss = "exact"
     num_draws: int = 1
     objective: Objective = "cross_entropy"
-    votes: Votes | None = "mean_probability"
+    votes: Votes = "mean_probability"
 
     def __post_init__(self) -> None:
         check_choices(self, labels=LabelMode, loss=GradientLoss)
@@ -89,27 +73,7 @@ class Gradient:
         x = ops.convert_to_tensor(x, "float32")
         if self.loss != "exact":
             return backend.input_gradient(lambda x: self._losses(x, y), x)
-        _, grads, log_weights = self._summands(x, y)
-        return weighted_sum(grads, log_weights)
-
-    def evaluate(
-        self, x: Tensor, y: Tensor, targets: Tensor | None = None
-    ) -> Evaluation:
-        """Return the exact losses, their gradients and what the ensemble answers.
-
-        Args:
-            x: see above.
-            y: `(n,)` int, the true labels.
-            targets: `(n,)` int classes, for `objective="targeted_dlr"`.
-        """
-        logits, grads, log_weights = self._summands(x, y, targets)
-        losses = self._loss.losses(logits, self._labels(logits, y), targets)
-        right = ops.ones_like(losses, dtype="bool")
-        if self.votes:
-            flat = ops.reshape(logits, (-1, *logits.shape[2:]))
-            answers = ops.argmax(vote(flat, self.votes), axis=-1)
-            right = ops.equal(ops.cast(answers, y.dtype), y)
-        return Evaluation(losses, weighted_sum(grads, log_weights), right)
+        return weighted_sum(*self._summands(x, y))
 
     def start_labels(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the labels for an attack that starts at `x`: given or predicted."""
@@ -121,23 +85,22 @@ class Gradient:
         If `gradient(x, y)` has a NaN, it is from one of them, or infinities of two of
         them have met.
         """
-        _, grads, _ = self._summands(ops.convert_to_tensor(x, "float32"), y)
+        grads, _ = self._summands(ops.convert_to_tensor(x, "float32"), y)
         finite = ops.convert_to_numpy(ops.isfinite(grads))
         finite = finite.reshape(self.num_draws, len(self.members), -1).all(axis=(0, 2))
         return [index for index, ok in zip(self.members, finite, strict=True) if not ok]
 
     @property
     def _loss(self) -> LogitLoss:
-        votes = self.votes or "mean_probability"
-        return LogitLoss(self.source, self.objective, votes)
+        return LogitLoss(self.source, self.objective, self.votes)
 
     @property
-    def _networks(self) -> list[Callable[[Tensor], Tensor]]:
+    def networks(self) -> list[Callable[[Tensor], Tensor]]:
         """The members once for each draw."""
         return list(self.members.values()) * self.num_draws
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self._by_classifier([network(x) for network in self._networks])
+        return self._by_classifier([network(x) for network in self.networks])
 
     def _by_classifier(self, logits: Sequence[Tensor]) -> Tensor:
         """Return logits as `(r, k, n, num_classes)`: `r` draws of `k` classifiers.
@@ -151,7 +114,7 @@ class Gradient:
     def _predictions(self, logits: Tensor) -> Tensor:
         """Return the answers of the classifiers over their draws, `(k, n)`."""
         if self._loss.is_of_one:
-            logits = log_vote(logits, self._loss.votes)
+            logits = log_vote(logits, self.votes)
         else:
             logits = mean_log_probs(logits) if logits.shape[0] > 1 else logits[0]
         return ops.argmax(logits, axis=-1)
@@ -181,28 +144,25 @@ class Gradient:
         losses = cross_entropies(logits, y, clipped=self.loss == "clipped")
         return ops.mean(losses, axis=(0, 1))
 
-    def _summands(
-        self, x: Tensor, y: Tensor, targets: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _summands(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the exact gradient is the weighted sum of.
 
         Returns:
-            The logits, `(r, k, n, num_classes)`; the networks' own gradients, `(r * k,
-            n, h, w, c)`, each from a gradient of logits whose largest entry is 1; and
-            the logarithms of their weights, `(r * k, n)`.
+            The networks' own gradients, `(r * k, n, h, w, c)`, each from a gradient of
+            logits whose largest entry is 1, and the logarithms of their weights,
+            `(r * k, n)`.
         """
-        networks = self._networks
+        networks = self.networks
         outputs, products = zip(*(backend.vjp(f, x) for f in networks), strict=True)
         logits = self._by_classifier(outputs)
-        y = self._labels(logits, y)
-        directions, log_weights = self._loss.gradients(logits, y, targets)
+        directions, log_weights = self._loss.gradients(logits, self._labels(logits, y))
         directions = ops.reshape(directions, (len(networks), *outputs[0].shape))
         pairs = zip(products, ops.unstack(directions), strict=True)
         grads = ops.stack([product(direction) for product, direction in pairs])
         log_weights = ops.reshape(log_weights, (len(networks), -1))
         if self.source == "normalized":
-            grads, log_weights = normalized(grads), ops.zeros_like(log_weights)
-        return logits, grads, log_weights
+            return normalized(grads), ops.zeros_like(log_weights)
+        return grads, log_weights
 
 
 def uncompiled_gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
@@ -241,7 +201,7 @@ def uncompiled_gradient(ensemble: Ensemble, threat: Threat) -> Gradient:
         loss=threat.loss,
         num_draws=threat.num_draws,
         objective=threat.objective,
-        votes=ensemble.votes if len(indices) == size else None,
+        votes=ensemble.votes,
     )
 
 

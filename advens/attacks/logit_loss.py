@@ -53,7 +53,9 @@ class LogitLoss:
             return soft_vote(logits)[None]
         return log_vote(logits, self.votes)[None]
 
-    def losses(self, logits: Tensor, y: Tensor, targets: Tensor | None) -> Tensor:
+    def losses(
+        self, logits: Tensor, y: Tensor, targets: Tensor | None = None
+    ) -> Tensor:
         """Return the exact loss of each image, `(n,)`."""
         logits = self.combined(logits)
         y = y[: logits.shape[0]]
@@ -61,12 +63,16 @@ class LogitLoss:
             losses = exact_cross_entropies(logits, y)
         elif self.objective == "dlr":
             losses = dlr(logits, y)
+        elif targets is None:
+            raise ValueError(
+                "objective='targeted_dlr' needs the classes that it aims at"
+            )
         else:
             losses = dlr(logits, y, ops.broadcast_to(targets, y.shape))
         return ops.mean(losses, axis=(0, 1))
 
     def gradients(
-        self, logits: Tensor, y: Tensor, targets: Tensor | None
+        self, logits: Tensor, y: Tensor, targets: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the exact gradient of the loss with respect to the logits.
 

@@ -10,7 +10,7 @@ from keras import ops
 from advens import backend
 from advens.arrays import Answers, Floats, Images, Ints, Labels, Tensor
 from advens.attacks.compiled import CompiledGradient
-from advens.attacks.gradients import Evaluation
+from advens.attacks.evaluation import Evaluation
 from advens.models.ensemble import Ensemble
 from advens.models.votes import log_vote
 
@@ -65,7 +65,7 @@ class Followed:
     def __call__(
         self, x: Images, y: Labels, targets: Labels | None = None
     ) -> Evaluation:
-        """Return what `Gradient.evaluate` does, for any number of images.
+        """Return losses, gradients and who is right, for any number of images.
 
         Raises:
             ValueError: if a loss or a gradient is NaN.

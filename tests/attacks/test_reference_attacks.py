@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from advens.attacks.apgd import apgd
 from advens.attacks.balls import random_start
 from advens.attacks.compiled import gradient
-from advens.attacks.gradients import Evaluation
+from advens.attacks.evaluation import Evaluation
 from advens.attacks.queries import Followed, Scores
 from advens.attacks.square import square
 from advens.attacks.threat import Threat
