@@ -9,14 +9,10 @@ from keras import ops
 
 from advens import backend
 from advens.arrays import Tensor
-from advens.attacks.evaluation import (
-    Evaluation,
-    Evaluator,
-    losses_of_member,
-    losses_of_whole,
-)
+from advens.attacks.evaluation import Evaluation, Evaluator, losses_like
 from advens.attacks.gradients import uncompiled_gradient
-from advens.attacks.threat import GradientSource, Threat
+from advens.attacks.logit_loss import LogitLoss
+from advens.attacks.threat import Threat
 from advens.checks import check_labels
 from advens.models.alike import weights
 from advens.models.ensemble import Ensemble, check_images
@@ -47,7 +43,7 @@ class CompiledGradient:
     ) -> Evaluation:
         """Return the losses, their gradients and who is right.
 
-        One program serves all gradients of the whole ensemble, see `Evaluator`.
+        One program serves all cross-entropies of the whole ensemble, see `Evaluator`.
 
         Args:
             x: `(n, h, w, c)` float32.
@@ -64,23 +60,21 @@ class CompiledGradient:
                 "`threat` must have loss='exact' and labels='true' for attacks that "
                 f"look at losses, too. Received: {threat}"
             )
-        whole = threat.index is None
-        votes = ensemble.votes if whole or len(ensemble) == 1 else None
-        losses = losses_of_whole(ensemble.votes) if whole else losses_of_member()
-        which = [(loss.source, loss.objective) for loss in losses].index(
-            (threat.gradient, threat.objective)
-        )
+        losses = losses_like(threat, ensemble.votes)
+        own = LogitLoss(threat.gradient, threat.objective, ensemble.votes)
+        whole = threat.index is None or len(ensemble) == 1
+        votes = ensemble.votes if whole else None
 
         def uncompiled(threat: Threat) -> Callable[..., Any]:
             networks = uncompiled_gradient(ensemble, threat).networks
             return Evaluator(networks, losses, votes, threat.num_draws)
 
-        # The program knows nothing of which loss it is asked for.
-        source: GradientSource = "mean_member" if whole else "member"
-        same = dataclasses.replace(threat, gradient=source, objective="cross_entropy")
+        # The program knows nothing of which of its losses it is asked for.
+        same = dataclasses.replace(threat, gradient=losses[0].source)
         program = self._program(same, "evaluate", uncompiled)
+        which = ops.convert_to_tensor(losses.index(own), "int32")
         targets = ops.zeros_like(y) if targets is None else targets
-        return program(ops.convert_to_tensor(which, "int32"), x, y, targets)
+        return program(which, x, y, targets)
 
     def check(self, x: Tensor, y: Tensor) -> None:
         """Raise a `ValueError` unless these are images and labels of the ensemble."""

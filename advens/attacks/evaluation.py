@@ -11,7 +11,7 @@ from advens import backend
 from advens.arrays import Tensor
 from advens.attacks.logit_loss import LogitLoss
 from advens.attacks.losses import normalized, weighted_sum
-from advens.attacks.threat import GradientSource, Objective
+from advens.attacks.threat import GradientSource, Threat
 from advens.models.votes import Votes, vote
 
 
@@ -66,9 +66,12 @@ class Evaluator:
         )
         logits = ops.stack(outputs)
         branches = [functools.partial(self._upstream, loss) for loss in self.losses]
-        losses, directions, log_weights = ops.switch(
-            which, branches, logits, y, targets
-        )
+        if len(branches) == 1:
+            losses, directions, log_weights = branches[0](logits, y, targets)
+        else:
+            losses, directions, log_weights = ops.switch(
+                which, branches, logits, y, targets
+            )
         pairs = zip(products, ops.unstack(directions, len(outputs)), strict=True)
         grads = ops.stack([product(direction) for product, direction in pairs])
         is_normalized = [loss.source == "normalized" for loss in self.losses]
@@ -109,18 +112,16 @@ class Evaluator:
         )
 
 
-def losses_of_whole(votes: Votes) -> list[LogitLoss]:
-    """Return all losses of an ensemble as a whole."""
+def losses_like(threat: Threat, votes: Votes) -> list[LogitLoss]:
+    """Return the losses that share a program with that of a threat, its own included.
+
+    These are the cross-entropies of an ensemble as a whole. Each further objective
+    would make the program take longer to compile than it saves.
+    """
+    own = LogitLoss(threat.gradient, threat.objective, votes)
+    if threat.gradient == "member" or threat.objective != "cross_entropy":
+        return [own]
     sources = [s for s in get_args(GradientSource) if s != "member"]
     if votes == "majority":
         sources.remove("ensemble")
-    return [
-        LogitLoss(source, objective, votes)
-        for source in sources
-        for objective in get_args(Objective)
-    ]
-
-
-def losses_of_member() -> list[LogitLoss]:
-    """Return all losses of a single member."""
-    return [LogitLoss("member", objective) for objective in get_args(Objective)]
+    return [LogitLoss(source, "cross_entropy", votes) for source in sources]
