@@ -183,7 +183,8 @@ def _jax_program(function: Callable, model: keras.Model | None) -> Callable:
     import jax
 
     if model is None:
-        return jax.jit(function)
+        # A new object, too: JAX keeps what it traced as long as the function is there.
+        return jax.jit(functools.partial(function))
 
     @jax.jit
     def stateless(
