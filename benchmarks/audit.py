@@ -64,7 +64,13 @@ def main() -> None:
         data.name, **{name: value for name, value in given.items() if value}
     )
     store = Store(_WORK_DIR.value)
-    run = Run(data, settings, paper_attacks(data.name), store, _NUM_MEMBERS.value)
+    run = Run(
+        data,
+        settings,
+        paper_attacks(data.name),
+        store,
+        num_members=_NUM_MEMBERS.value,
+    )
     x, y = data.x_test[: _NUM_IMAGES.value], data.y_test[: _NUM_IMAGES.value]
     lines: list[list[str]] = []
     results: dict[str, dict[str, Results]] = {}
