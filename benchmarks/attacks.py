@@ -71,7 +71,7 @@ def main() -> None:
     fgsm, bim = attacks
     with tempfile.TemporaryDirectory() as root:
         settings = Settings.for_dataset(data.name, epochs=1)
-        run = Run(data, settings, attacks, Store(root), num_members)
+        run = Run(data, settings, attacks, Store(root), num_members=num_members)
         members = run.members("rand_ini")
         fit_members(members, data, run.store)
         ensemble = load_ensemble(members, run.store)

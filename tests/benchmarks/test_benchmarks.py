@@ -71,6 +71,29 @@ def test_attack_cells(tmp_path):
     assert_allclose(written["ratios"], seconds["cells"] / needed, rtol=1e-6)
 
 
+@of_tensorflow
+def test_audit(tmp_path):
+    arguments = (
+        *("--dataset=digits", "--num_members=2", "--epochs=1", "--num_images=30"),
+        *("--num_steps=3", "--num_queries=3", "--contenders=audit,advens,ART"),
+    )
+    outcomes = tmp_path / "outcomes"
+    places = (f"--work_dir={tmp_path / 'work'}", f"--save={outcomes}")
+    written = record("audit", tmp_path / "out.json", *arguments, *places)
+    accuracies = written["robust_accuracy"]["rand_ini"]
+    assert list(accuracies) == ["audit", "advens", "ART"]
+    assert list(accuracies["ART"]) == ["none", "APGD-CE", "APGD-DLR", "Square"]
+    for name, of_contender in accuracies.items():
+        values = list(of_contender.values())
+        assert values == sorted(values, reverse=True)
+        assert values[0] == accuracies["audit"]["none"]
+        with np.load(outcomes / f"digits-rand_ini-linf-0.1-{name}.npz") as saved:
+            for attack, value in of_contender.items():
+                assert saved[attack].mean() == value
+            assert len(saved["seconds"]) == len(values)
+    assert accuracies["audit"]["Square"] < accuracies["audit"]["none"]
+
+
 SHORT = ("--batch_size=8", "--steps=2")
 
 
