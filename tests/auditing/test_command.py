@@ -480,7 +480,11 @@ def test_a_bug_is_not_hidden(directory, monkeypatch):
 
 def start(*arguments):
     command = [sys.executable, "-m", "advens.auditing", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    # As a user has it: a level that is set is kept, with TensorFlow's notes.
+    usual = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=usual
+    )
 
 
 @pytest.mark.slow
