@@ -22,10 +22,11 @@ def start() -> None:
     process.use_onednn()
 
 
-def import_keras() -> None:
-    """Import Keras and its backend; keep their notes and warnings from the terminal.
+def import_keras(*, seed: int) -> None:
+    """Import Keras and its backend quietly, and seed them for models that are random.
 
-    TensorFlow 2.21 prints notes while it is imported, whatever the log level.
+    TensorFlow 2.21 prints notes while it is imported, whatever the log level. Keras
+    imports it to seed it, on any backend.
 
     Raises:
         RuntimeError: if there is no such backend.
@@ -35,7 +36,9 @@ def import_keras() -> None:
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        import keras  # noqa: F401
+        import keras
+
+        keras.utils.set_random_seed(seed)
     except ImportError as error:
         raise RuntimeError(
             f"Keras and its backend must be installed ({error}). The environment "

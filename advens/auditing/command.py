@@ -51,9 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     x, y = _data(values)
-    program.import_keras()
-    import keras
-
+    program.import_keras(seed=values.seed)
     from advens import backend, process
     from advens.auditing import loading
     from advens.auditing.audit import audit
@@ -65,8 +63,6 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     other = _other(values, x, y)
     process.keep_memory()
     backend.make_deterministic()
-    # Models that are random draw from it.
-    keras.utils.set_random_seed(values.seed)
     paths = loading.expand(models)
     out = Path(values.out)
     with _backend_errors_explained():
