@@ -61,10 +61,7 @@ class Evaluator:
             y: `(n,)` int, the true labels.
             targets: `(n,)` int classes, for a targeted objective.
         """
-        outputs, products = zip(
-            *(backend.vjp(network, x) for network in self.networks), strict=True
-        )
-        logits = ops.stack(outputs)
+        logits, product = backend.vjps(self.networks, x)
         branches = [functools.partial(self._upstream, loss) for loss in self.losses]
         if len(branches) == 1:
             losses, directions, log_weights = branches[0](logits, y, targets)
@@ -72,8 +69,7 @@ class Evaluator:
             losses, directions, log_weights = ops.switch(
                 which, branches, logits, y, targets
             )
-        pairs = zip(products, ops.unstack(directions, len(outputs)), strict=True)
-        grads = ops.stack([product(direction) for product, direction in pairs])
+        grads = product(directions)
         is_normalized = [loss.source == "normalized" for loss in self.losses]
         if any(is_normalized):
             grads = ops.cond(
@@ -97,16 +93,14 @@ class Evaluator:
             which the largest entry is 1, and the logarithms of their sizes, `(r * k,
             n)`.
         """
-        count = logits.shape[0]
-        k = 1 if loss.is_of_one else count // self.num_draws
-        logits_by_classifier = ops.reshape(logits, (count // k, k, *logits.shape[1:]))
-        y = ops.broadcast_to(y, logits_by_classifier.shape[:-1])
-        directions, log_sizes = loss.gradients(logits_by_classifier, y, targets)
+        by_classifier = loss.by_classifier(logits, self.num_draws)
+        y = ops.broadcast_to(y, by_classifier.shape[:-1])
+        directions, log_sizes = loss.gradients(by_classifier, y, targets)
         log_sizes = ops.reshape(log_sizes, logits.shape[:-1])
         if loss.source == "normalized":
             log_sizes = ops.zeros_like(log_sizes)
         return (
-            loss.losses(logits_by_classifier, y, targets),
+            loss.losses(by_classifier, y, targets),
             ops.reshape(directions, logits.shape),
             log_sizes,
         )

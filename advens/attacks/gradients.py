@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import keras
 from keras import ops
@@ -100,16 +100,8 @@ class Gradient:
         return list(self.members.values()) * self.num_draws
 
     def _logits(self, x: Tensor) -> Tensor:
-        return self._by_classifier([network(x) for network in self.networks])
-
-    def _by_classifier(self, logits: Sequence[Tensor]) -> Tensor:
-        """Return logits as `(r, k, n, num_classes)`: `r` draws of `k` classifiers.
-
-        All members' draws are draws of one classifier if the members are one.
-        """
-        k = 1 if self._loss.is_of_one else len(self.members)
-        stacked = ops.stack(logits)
-        return ops.reshape(stacked, (len(logits) // k, k, *stacked.shape[1:]))
+        logits = ops.stack([network(x) for network in self.networks])
+        return self._loss.by_classifier(logits, self.num_draws)
 
     def _predictions(self, logits: Tensor) -> Tensor:
         """Return the answers of the classifiers over their draws, `(k, n)`."""
@@ -152,14 +144,11 @@ class Gradient:
             logits whose largest entry is 1, and the logarithms of their weights,
             `(r * k, n)`.
         """
-        networks = self.networks
-        outputs, products = zip(*(backend.vjp(f, x) for f in networks), strict=True)
-        logits = self._by_classifier(outputs)
+        stacked, product = backend.vjps(self.networks, x)
+        logits = self._loss.by_classifier(stacked, self.num_draws)
         directions, log_weights = self._loss.gradients(logits, self._labels(logits, y))
-        directions = ops.reshape(directions, (len(networks), *outputs[0].shape))
-        pairs = zip(products, ops.unstack(directions), strict=True)
-        grads = ops.stack([product(direction) for product, direction in pairs])
-        log_weights = ops.reshape(log_weights, (len(networks), -1))
+        grads = product(ops.reshape(directions, stacked.shape))
+        log_weights = ops.reshape(log_weights, stacked.shape[:-1])
         if self.source == "normalized":
             return normalized(grads), ops.zeros_like(log_weights)
         return grads, log_weights

@@ -39,6 +39,14 @@ class LogitLoss:
         """Whether the members are one classifier, with one loss; `k` is 1 then."""
         return self.source in ("ensemble", "mean_logit", "adaptive")
 
+    def by_classifier(self, logits: Tensor, num_draws: int) -> Tensor:
+        """Return logits `(r * k, n, num_classes)` as `(r, k, n, num_classes)`.
+
+        All members' draws are draws of one classifier if the members are one.
+        """
+        k = 1 if self.is_of_one else logits.shape[0] // num_draws
+        return ops.reshape(logits, (logits.shape[0] // k, k, *logits.shape[1:]))
+
     def combined(self, logits: Tensor) -> Tensor:
         """Return the logits of the classifiers whose losses are averaged.
 

@@ -167,7 +167,7 @@ def _probed(
         makers[f"members {size}"] = (30, part)
     left = sum(cost for cost, _ in makers.values())
     settings = {
-        "budget": dataclasses.asdict(budget),
+        "budget": budget.settings(),
         "num_probes": len(x),
         "num_steps": attacks[0].num_steps,
     }

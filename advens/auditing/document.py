@@ -22,6 +22,7 @@ def document(audit: "Audit") -> dict[str, Any]:
     """Return all numbers, settings and versions, as JSON can hold them."""
     checks = audit.panel()
     failed = [check for check in checks if check["verdict"] == "failed"]
+    done = all(result.done for result in audit.results)
     return {
         "advens": __version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(
@@ -44,7 +45,8 @@ def document(audit: "Audit") -> dict[str, Any]:
         "data": {"file": None, "sha256": audit.checksum},
         "clean_accuracy": accuracy(audit.clean),
         "robust_accuracy": accuracy(audit.robust),
-        "trusted": not failed and all(result.done for result in audit.results),
+        # An accuracy of 0 cannot be too high.
+        "trusted": not audit.robust.any() or (not failed and done),
         "verdict": _verdict(audit, failed),
         "attacks": _attacks(audit),
         "panel": checks,
@@ -90,6 +92,8 @@ def _verdict(audit: "Audit", failed: Sequence[sanity.Check]) -> str:
         f"The ensemble is right on {clean} of the images, and on {robust} under "
         f"every attack within {norm} distance {audit.budget.eps:g}."
     )
+    if not audit.robust.any():
+        return text
     if failed:
         reasons = " ".join(check["reason"] for check in failed)
         text += f" This number overestimates robustness, because: {reasons}"

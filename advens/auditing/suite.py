@@ -60,6 +60,12 @@ class Budget:
     seed: int
     batch_size: int
 
+    def settings(self) -> dict[str, object]:
+        """Return what determines a result: all but the batch size."""
+        settings = dataclasses.asdict(self)
+        del settings["batch_size"]
+        return settings
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -179,7 +185,7 @@ def run_suite(
 
             settings = {
                 "attack": dataclasses.asdict(attack),
-                "budget": dataclasses.asdict(budget),
+                "budget": budget.settings(),
                 "images": block.tolist(),
             }
             cost = len(block) * _cost(ensemble, attack, log_probs.shape[1])

@@ -249,6 +249,24 @@ def vjp(
     return value, lambda v: product(v)[0]
 
 
+def vjps(
+    functions: Sequence[Callable[[Tensor], Tensor]], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return the values of `m` functions at `x`, and their vector-Jacobian products.
+
+    Returns:
+        The values, stacked, `(m, ...)`, and a function that maps a tensor of that shape
+        to the functions' own products, `(m, *x.shape)`. It can be called once.
+    """
+    values, products = zip(*(vjp(function, x) for function in functions), strict=True)
+
+    def product(v: Tensor) -> Tensor:
+        pairs = zip(products, ops.unstack(v, len(products)), strict=True)
+        return ops.stack([of_one(part) for of_one, part in pairs])
+
+    return ops.stack(values), product
+
+
 def input_gradient(losses: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return the gradient of the sum of `losses(x)`, `(n,)`, with respect to `x`."""
     values, product = vjp(losses, x)

@@ -99,6 +99,14 @@ def test_an_interrupted_audit_goes_on(plain, images, tmp_path, monkeypatch):
         assert_array_equal(array, resumed.arrays()[name])
 
 
+def test_a_batch_of_another_size_continues(plain, images, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    first = audit(plain, *images, eps=0.08, store=store, **EFFORT)
+    monkeypatch.setattr(Store, "save", None)
+    second = audit(plain, *images, eps=0.08, store=store, batch_size=20, **EFFORT)
+    assert_array_equal(first.robust, second.robust)
+
+
 def test_a_time_budget_ends_an_audit(plain, images, monkeypatch):
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr(work.time, "monotonic", lambda: next(clock))
@@ -159,6 +167,16 @@ def test_rounded_images_are_noticed(digits, images):
     document = result.document()
     assert not document["trusted"]
     assert "overestimates robustness, because" in document["verdict"]
+
+
+def test_an_accuracy_of_zero_is_trusted(digits, images):
+    """Whatever the panel says: there is nothing left to be too high."""
+    members = [linear_member(digits, seed, Rounding()) for seed in range(2)]
+    document = audit(Ensemble(members), *images, eps=1.0, **EFFORT).document()
+    assert document["robust_accuracy"]["value"] == 0
+    assert "failed" in {check["verdict"] for check in document["panel"]}
+    assert document["trusted"]
+    assert "overestimates" not in document["verdict"]
 
 
 def test_random_members_are_noticed(digits, images):

@@ -107,6 +107,16 @@ def test_failed_checks_come_with_the_verdict(changed):
     assert "passed" not in head
 
 
+def test_an_accuracy_of_zero_cannot_be_too_high(changed):
+    document, outcomes, x = changed
+    document["panel"][0]["verdict"] = "failed"
+    document["robust_accuracy"]["value"] = 0
+    head = Page(render(document, outcomes, x)).of("header")
+    assert "Every image fell." in head
+    assert "overestimate" not in head.replace("could be overestimated", "")
+    assert "did not finish" not in head
+
+
 def test_only_the_first_sentence_of_a_verdict_is_the_headline(changed):
     document, outcomes, x = changed
     document["verdict"] = "It is right on 1.5 % of the images. Because of this."
