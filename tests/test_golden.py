@@ -18,7 +18,7 @@ import pytest
 from advens import datasets
 from advens.datasets import Dataset
 from advens.evaluation.outcomes import Outcomes, pack_outcomes
-from advens.storage.store import digest
+from advens.storage.addresses import digest
 from advens.strauss2017 import rows
 from advens.strauss2017.anomaly import measure_anomaly
 from advens.strauss2017.claims import judge_alternatives

@@ -13,7 +13,8 @@ from advens import backend
 from advens.arrays import Images, Labels
 from advens.models.ensemble import Ensemble
 from advens.models.votes import Votes
-from advens.storage.store import Spec, Store
+from advens.storage.addresses import Spec
+from advens.storage.store import Store
 
 KIND: Final = "audit"
 

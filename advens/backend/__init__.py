@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
@@ -11,6 +10,7 @@ import keras
 from keras import ops
 
 from advens.arrays import Tensor
+from advens.backend.program_cache import ProgramCache
 
 Value = TypeVar("Value")
 
@@ -271,34 +271,3 @@ def input_gradient(losses: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return the gradient of the sum of `losses(x)`, `(n,)`, with respect to `x`."""
     values, product = vjp(losses, x)
     return product(ops.ones_like(values))
-
-
-class ProgramCache:
-    """Compiled functions. Where there is no room, the least recently used is dropped.
-
-    Several threads may use it: at worst two compile the same function.
-
-    Args:
-        size: how many functions it keeps, >= 1.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._programs: OrderedDict[Hashable, Callable] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._programs)
-
-    def get(self, key: Hashable, make: Callable[[], Callable]) -> Callable:
-        """Return the function kept under `key`, or the one that `make` returns."""
-        with self._lock:
-            if key in self._programs:
-                self._programs.move_to_end(key)
-                return self._programs[key]
-        program = make()
-        with self._lock:
-            self._programs[key] = program
-            while len(self._programs) > self.size:
-                self._programs.popitem(last=False)
-        return program

@@ -12,7 +12,8 @@ from advens.evaluation.outcomes import (
     pack_outcomes,
     unpack_outcomes,
 )
-from advens.storage.store import Spec, Store
+from advens.storage.addresses import Spec
+from advens.storage.store import Store
 
 KIND: Final = "outcomes"
 _CHECKPOINT_SECONDS: Final = 10

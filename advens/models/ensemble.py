@@ -1,6 +1,5 @@
 """`Ensemble`: any Keras classifiers that vote."""
 
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
@@ -8,11 +7,10 @@ import keras
 from keras import ops
 
 from advens.arrays import Tensor
-from advens.backend import ProgramCache
+from advens.backend.program_cache import ProgramCache
 from advens.checks import check_choice
-from advens.models.alike import first_alike
-from advens.models.changes import Snapshot
-from advens.models.logits import Outputs, Shape, logits_model
+from advens.models.derived import Derived, compatible
+from advens.models.logits import Outputs, Shape
 from advens.models.votes import Votes, vote
 
 
@@ -58,7 +56,7 @@ class Ensemble(keras.Model):
         self.members = _checked_members(members)
         self.votes = votes
         self._outputs = outputs
-        self._derived = _Derived(self.members, outputs)
+        self._derived = Derived(self.members, outputs)
         self.built = True
 
     @property
@@ -88,10 +86,10 @@ class Ensemble(keras.Model):
         """
         return self._current().first_alike
 
-    def _current(self) -> "_Derived":
+    def _current(self) -> Derived:
         """Return what follows from the members as they are now."""
         if not self._derived.is_current():
-            self._derived = _Derived(self.members, self._outputs)
+            self._derived = Derived(self.members, self._outputs)
             self.train_function = self.test_function = self.predict_function = None
         return self._derived
 
@@ -207,53 +205,11 @@ def check_images(ensemble: Ensemble, x: Tensor) -> None:
     """Raise a `ValueError` unless the members take images of the shape of `x`."""
     for i, model in enumerate(ensemble.logits_models):
         shape = getattr(model, "input_shape", None)  # subclassed models have none
-        if shape and not _compatible(tuple(x.shape)[1:], shape[1:]):
+        if shape and not compatible(tuple(x.shape)[1:], shape[1:]):
             raise ValueError(
                 f"`x` must be of shape {shape}, which members[{i}] takes. Received: "
                 f"shape {tuple(x.shape)}"
             )
-
-
-class _Derived:
-    """What follows from the members of an ensemble as they are now.
-
-    Keras does not track it: its weights are the members'.
-    """
-
-    def __init__(
-        self,
-        members: tuple[keras.Model, ...],
-        outputs: Outputs | Sequence[Outputs | None] | None,
-    ) -> None:
-        per_member: Sequence[Outputs | None]
-        if outputs is None or isinstance(outputs, str):
-            per_member = [outputs for _ in members]
-        else:
-            per_member = outputs
-        if len(per_member) != len(members):
-            raise ValueError(
-                "`outputs` must be one value for all members, or one per member. "
-                f"Received: {len(per_member)} for {len(members)} members"
-            )
-        self.logits_models = tuple(
-            logits_model(member, output, name=f"members[{i}] ({_name(member)})")
-            for i, (member, output) in enumerate(zip(members, per_member, strict=True))
-        )
-        self.snapshots = [Snapshot(member) for member in members]
-        self.num_classes = _checked_classes(self.logits_models)
-        self.programs = ProgramCache(32 + 8 * len(members))
-
-    @functools.cached_property
-    def first_alike(self) -> list[int | None]:
-        return first_alike(self.logits_models)
-
-    def is_current(self) -> bool:
-        """Return whether no member was changed but for its weights' values."""
-        return all(snapshot.is_current() for snapshot in self.snapshots)
-
-
-def _name(member: object) -> str:
-    return repr(getattr(member, "name", member))
 
 
 def _checked_members(members: Sequence[keras.Model]) -> tuple[keras.Model, ...]:
@@ -266,37 +222,6 @@ def _checked_members(members: Sequence[keras.Model]) -> tuple[keras.Model, ...]:
     if not members:
         raise ValueError("`members` must hold at least one model. Received: none")
     return members
-
-
-def _checked_classes(models: Sequence[keras.Model]) -> int | None:
-    """Return the number of classes; all models must agree on it and on the images.
-
-    Args:
-        models: models up to their logits. Those of subclassed members have no shapes.
-    """
-    shapes = {
-        i: (model.input_shape, model.output_shape)
-        for i, model in enumerate(models)
-        if hasattr(model, "output_shape")
-    }
-    if not shapes:
-        return None
-    first, (images, logits) = next(iter(shapes.items()))
-    for i, (other_images, other_logits) in shapes.items():
-        if logits[-1] != other_logits[-1] or not _compatible(images, other_images):
-            raise ValueError(
-                "`members` must have the same input shape and number of classes. "
-                f"Received: members[{first}] maps {images} to logits {logits}, "
-                f"members[{i}] maps {other_images} to logits {other_logits}"
-            )
-    return logits[-1]
-
-
-def _compatible(shape: Shape, other: Shape) -> bool:
-    """Return whether some images have both shapes, in which None is any size."""
-    return len(shape) == len(other) and all(
-        a == b or a is None or b is None for a, b in zip(shape, other, strict=True)
-    )
 
 
 def _check_nothing_is_shared(members: Sequence[keras.Model]) -> None:

@@ -10,7 +10,6 @@ store at the same time: at worst, two of them make the same artefact.
 """
 
 import contextlib
-import hashlib
 import json
 import operator
 import os
@@ -18,50 +17,20 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
+from advens.storage.addresses import Spec, description, digest
 from advens.storage.files import TEMPORARY, atomic, explained
 from advens.storage.npz import Arrays, read_npz, write_npz
-
-SCHEMA: Final = 1  # Raise it when the meaning of an artefact changes.
-
-# What an artefact is made from, as far as JSON can hold it.
-Spec: TypeAlias = Mapping[str, object]
 
 _STALE_SECONDS: Final = 24 * 60 * 60
 
 
 class DamagedArtefactWarning(UserWarning):
     """A stored file does not hold what was saved. Its artefact will be made again."""
-
-
-def digest(spec: Spec) -> str:
-    """Return the name of an artefact: 32 hexadecimal digits of a SHA-256.
-
-    The order of the keys does not matter. A tuple and a list of the same values have
-    the same digest; 1 and 1.0 do not.
-
-    Args:
-        spec: what the artefact is made from.
-
-    Raises:
-        TypeError: if JSON cannot hold `spec`, as it cannot hold arrays, NaN, and keys
-            that are not strings.
-    """
-    try:
-        text = _canonical_json({"schema": SCHEMA, "spec": dict(spec)})
-        if not _has_string_keys(spec):
-            raise TypeError("keys must be strings")
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"`spec` must be a mapping that JSON can hold ({error}). "
-            f"Received: spec={spec!r}"
-        ) from error
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Store:
@@ -228,7 +197,7 @@ class Store:
         path = self._path(kind, spec, step)
         if bad := [name for name in arrays if name == "spec" or "\0" in name]:
             raise ValueError(f"`arrays` must not have the names {bad}")
-        label = np.array(_label(kind, spec, step, arrays))
+        label = np.array(description(kind, spec, step, arrays))
         with atomic(path) as handle:
             write_npz(handle, {**arrays, "spec": label})
         return path
@@ -248,7 +217,7 @@ class Store:
         try:
             arrays = read_npz(data)
             label = arrays.pop("spec", np.array(None)).tolist()
-            if label != _label(kind, spec, step, arrays):
+            if label != description(kind, spec, step, arrays):
                 raise ValueError("the spec stored in it is missing or another one")
             return arrays
         except MemoryError:
@@ -279,29 +248,8 @@ def _checked_artefact(path: Path) -> bytes:
         kind, spec = identity["kind"], identity["spec"]
         if (kind, digest(spec)) != (path.parent.name, path.stem):
             raise ValueError("its name is not its address")
-        if label != _label(kind, spec, None, arrays):
+        if label != description(kind, spec, None, arrays):
             raise ValueError("the spec stored in it is another one")
     except Exception as error:  # damage raises errors with no common base class
         raise ValueError(f"{path} is no whole artefact ({error})") from error
     return data
-
-
-def _label(kind: str, spec: Spec, step: int | None, arrays: Arrays) -> str:
-    """Return a text that tells the content of a file from that of any other file.
-
-    The names of the arrays are part of it: a single wrong bit in a zip directory can
-    hide some of its entries and leave the others whole.
-    """
-    identity = {"kind": kind, "schema": SCHEMA, "spec": dict(spec), "step": step}
-    return _canonical_json({"arrays": sorted(arrays), **identity})
-
-
-def _canonical_json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _has_string_keys(value: object) -> bool:
-    # `json` writes the keys 1 and "1" alike, which would give two specs one digest.
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and _has_string_keys(v) for k, v in value.items())
-    return not isinstance(value, list | tuple) or all(map(_has_string_keys, value))

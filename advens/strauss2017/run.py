@@ -2,10 +2,8 @@
 
 import dataclasses
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -17,50 +15,19 @@ from advens.datasets import Dataset
 from advens.evaluation.evaluate import evaluate_batches
 from advens.evaluation.outcomes import Outcomes
 from advens.evaluation.stored import KIND, outcomes_spec, stored_outcomes
-from advens.models.architecture import Architecture
-from advens.models.ensemble import Ensemble
 from advens.progress import Bars
-from advens.storage.store import Spec, Store
+from advens.storage.addresses import Spec
+from advens.storage.store import Store
 from advens.strauss2017 import constants, rows
 from advens.strauss2017.columns import Choice, Column
 from advens.strauss2017.readings import PRINTED, ColumnLabels, Reading, columns_read
 from advens.strauss2017.settings import SEED, Settings
 from advens.training import members as training
+from advens.training.loaded_ensembles import LoadedEnsembles
 from advens.training.optimizers import make_optimizer
 from advens.training.recipe import Member, teachers
 from advens.training.samples import member_seeds
 from advens.training.state import epochs_done
-
-_KEPT_ENSEMBLES: Final = 3
-
-
-class LoadedEnsembles:
-    """Ensembles by their architectures, with what was compiled for them.
-
-    An ensemble is reused for other members of the same architectures: only its weights
-    change. Three are kept: Table 2 has two, and Table 4 adds single networks.
-    """
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[
-            tuple[Architecture, ...], tuple[list[Member], Ensemble]
-        ] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def load(self, members: Sequence[Member], store: Store) -> Ensemble:
-        """Return the ensemble of these members, with their weights from the store."""
-        architectures = tuple(member.recipe.architecture for member in members)
-        loaded, ensemble = self._kept.pop(architectures, (None, None))
-        if ensemble is None:
-            ensemble = training.load_ensemble(members, store)
-        elif loaded != list(members):
-            training.load_weights(ensemble, members, store)
-        self._kept[architectures] = list(members), ensemble
-        if len(self._kept) > _KEPT_ENSEMBLES:
-            self._kept.popitem(last=False)
-        return ensemble
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ from typing import Literal
 from advens.checks import check_at_least, check_choices, check_count, check_positive
 from advens.defenses.settings import AdversarialSettings, DistillationSettings
 from advens.models.architecture import Architecture
-from advens.storage.store import Spec, digest
+from advens.storage.addresses import Spec, digest
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from advens import backend
 from advens.attacks.threat import Attack, Threat
-from advens.backend import ProgramCache
+from advens.backend.program_cache import ProgramCache
 from advens.evaluation.evaluate import evaluate
 from advens.models.ensemble import Ensemble
 

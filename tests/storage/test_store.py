@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from advens.storage import files, store
-from advens.storage.store import DamagedArtefactWarning, Store, digest
+from advens.storage import addresses, files, store
+from advens.storage.addresses import digest
+from advens.storage.store import DamagedArtefactWarning, Store
 
 # Damage fails a test that does not expect it.
 pytestmark = pytest.mark.filterwarnings(
@@ -104,7 +105,7 @@ def test_digest(monkeypatch):
     values = [1, 1.0, True, "1", [1], [[1]], {"a": 1}, None, 0.1, np.nextafter(0.1, 1)]
     assert len({digest({"a": value}) for value in values}) == len(values)
     assert len({digest({}), digest({"a": {}}), digest({"a": []})}) == 3
-    monkeypatch.setattr(store, "SCHEMA", store.SCHEMA + 1)
+    monkeypatch.setattr(addresses, "SCHEMA", addresses.SCHEMA + 1)
     assert digest(spec) != name
 
 

@@ -11,6 +11,7 @@ from advens.progress import Bars
 from advens.storage.store import Store
 from advens.strauss2017.run import Run, count_lost_classes
 from advens.strauss2017.settings import Settings, paper_attacks
+from advens.training import loaded_ensembles
 from advens.training import members as training
 from advens.training.samples import member_seeds
 
@@ -94,7 +95,7 @@ def loads(monkeypatch):
         sizes.append(len(members))
         return load_ensemble(members, store)
 
-    monkeypatch.setattr(training, "load_ensemble", noting_load_ensemble)
+    monkeypatch.setattr(loaded_ensembles, "load_ensemble", noting_load_ensemble)
     return sizes
 
 
