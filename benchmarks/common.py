@@ -143,16 +143,21 @@ def publish(
     from rich.console import Console
     from rich.table import Table
 
-    from advens import backend
-    from advens.storage.files import atomic
-    from advens.strauss2017.reporting.manifest import manifest
-
     table = Table(title=title)
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i else "left")
     for line in lines:
         table.add_row(*line)
     Console(width=max(120, Console().width)).print(table)
+    write(**record)
+
+
+def write(**record: object) -> None:
+    """With `--out`, write a manifest followed by `record`."""
+    from advens import backend
+    from advens.storage.files import atomic
+    from advens.strauss2017.reporting.manifest import manifest
+
     if FLAGS.out:
         entries = manifest(backend=backend.name(), devices=backend.devices(), **record)
         text = json.dumps(entries, indent=2, default=np.ndarray.tolist)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import script
 from advens.strauss2017 import constants
 from advens.strauss2017.readings import columns_read
-from run_flags import FLAGS
 from runs import Values, all_values, directory
 
 if TYPE_CHECKING:
@@ -138,6 +137,5 @@ def publish(name: str, run: "Run", cells: Sequence["Cell"]) -> None:
     for note in tables.lost_class_notes(run.lost_classes):
         console.print(note, highlight=False)
     script.print_written(paths)
-    if FLAGS.export:
-        count = run.export(Path(FLAGS.export))
-        print(f"exported {count} evaluations to {FLAGS.export}")
+    if run.export_dir:
+        print(f"exported the outcomes to {run.export_dir}")

@@ -33,8 +33,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "export",
     None,
-    "Directory to which the outcomes are copied at the end; another machine makes the "
-    "same tables from them.",
+    "Directory to which the outcomes of each row are copied when it ends; another "
+    "machine makes the same tables from them.",
 )
 flags.DEFINE_string(
     "import", None, "Directory of exported outcomes, taken into work_dir at the start."

@@ -46,7 +46,7 @@ def make_run(**overrides: Any) -> "Run":
     Args:
         **overrides: values that take the place of the flags' values, by name.
     """
-    from advens import process
+    from advens import backend, process
     from advens.progress import Bars
     from advens.storage.store import Store
     from advens.strauss2017.run import Run
@@ -69,6 +69,7 @@ def make_run(**overrides: Any) -> "Run":
     program.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
     dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
     process.keep_memory()
+    backend.use_full_float32()
     store = Store(values["work_dir"])
     if values["import"]:
         store.take_in(values["import"])
@@ -80,5 +81,6 @@ def make_run(**overrides: Any) -> "Run":
         labels=labels,
         store=store,
         bars=Bars(show=True),
-        **chosen("columns", "num_members", "seed", "n_jobs", "stack"),
+        export_dir=Path(values["export"]) if values["export"] else None,
+        **chosen("columns", "num_members", "seed", "n_jobs", "stack", "minutes"),
     )

@@ -1,4 +1,4 @@
-"""The flag of the scripts that make Tables 2 and 4."""
+"""The flags of the scripts that make Tables 2 and 4."""
 
 from typing import get_args
 
@@ -13,4 +13,7 @@ flags.DEFINE_enum(
     "Which columns: the paper's, those with labels predicted again at every step, and "
     "the gradient of the ensemble's own loss; or all, also "
     f"{', '.join(c.name for t in TABLES.values() for c in t if not c.by_default)}.",
+)
+flags.DEFINE_float(
+    "minutes", None, "Start no row when these are over; default: no limit."
 )

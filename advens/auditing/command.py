@@ -63,6 +63,7 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     other = _other(values, x, y)
     process.keep_memory()
     backend.make_deterministic()
+    backend.use_full_float32()
     paths = loading.expand(models)
     out = Path(values.out)
     with _backend_errors_explained():

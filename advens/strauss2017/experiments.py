@@ -27,16 +27,14 @@ def table2(run: Run, methods: Sequence[str]) -> list[Cell]:
         methods: the rows, see `rows.TABLE2_ROWS`.
     """
     table = run.columns_of("table2")
-    cells = []
-    for row in methods:
-        outcomes = _train_and_attack(run, row, [run.members(row)], table)
-        cells += [
-            _cell(run, row, column, attack.name, outcomes)
-            for attack in run.attacks
-            for column in table
-        ]
-    order = [attack.name for attack in run.attacks]
-    return sorted(cells, key=lambda cell: order.index(cell.attack))
+    groups = {row: [run.members(row)] for row in methods}
+    outcomes = _outcomes_by_row(run, groups, table)
+    return [
+        _cell(run, row, column, attack.name, outcomes[row])
+        for attack in run.attacks
+        for row in methods
+        for column in table
+    ]
 
 
 def table4(
@@ -53,18 +51,30 @@ def table4(
     """
     check_count("num_singles", num_singles)
     table = run.columns_of("table4")
-    cells = []
-    for row in methods:
-        if rows.is_ensemble(row):
-            groups = [run.members(row)]
-        else:
-            groups = [[member] for member in run.members(row, num_singles)]
-        outcomes = _train_and_attack(run, row, groups, table)
-        cells += [
-            _cell(run, row, column, column.attack or "none", outcomes)
-            for column in table
-        ]
-    return cells
+    groups = {
+        row: [run.members(row)]
+        if rows.is_ensemble(row)
+        else [[member] for member in run.members(row, num_singles)]
+        for row in methods
+    }
+    outcomes = _outcomes_by_row(run, groups, table)
+    return [
+        _cell(run, row, column, column.attack or "none", outcomes[row])
+        for row in methods
+        for column in table
+    ]
+
+
+def _outcomes_by_row(
+    run: Run, groups: Mapping[str, Sequence[list[Member]]], table: Sequence[Column]
+) -> dict[str, list[ByThreat]]:
+    """Train and attack row by row, the cheapest first, while there is time."""
+    outcomes = {}
+    for row in sorted(groups, key=rows.cost):
+        run.check_time(row)
+        outcomes[row] = _train_and_attack(run, row, groups[row], table)
+        run.export()
+    return outcomes
 
 
 def _train_and_attack(

@@ -5,6 +5,7 @@ code knows a combination by name.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -27,11 +28,13 @@ class Part:
             and the member's number.
         is_ensemble: whether it makes an ensemble. A row without such a part stands for
             single networks.
+        cost: how many times as long a member trains with it.
     """
 
     label: str
     changes: Callable[[Settings, int], Changes]
     is_ensemble: bool = True
+    cost: float = 1.0
 
 
 PARTS: Final[Mapping[str, Part]] = {
@@ -63,6 +66,7 @@ PARTS: Final[Mapping[str, Part]] = {
             )
         },
         is_ensemble=False,
+        cost=3.0,  # two more passes, one of them for the perturbation
     ),
     "def_dist": Part(
         "Def. Dist.",
@@ -72,6 +76,7 @@ PARTS: Final[Mapping[str, Part]] = {
             )
         },
         is_ensemble=False,
+        cost=2.0,  # a teacher and its student
     ),
 }
 
@@ -101,6 +106,11 @@ def label(row: str) -> str:
 def is_ensemble(row: str) -> bool:
     """Return whether a row is an ensemble. Otherwise it is of single networks."""
     return any(part.is_ensemble for part in parts(row))
+
+
+def cost(row: str) -> float:
+    """Return about how long a member of a row trains, in trainings without defence."""
+    return math.prod(part.cost for part in parts(row))
 
 
 def recipe(row: str, settings: Settings, index: int) -> Recipe:

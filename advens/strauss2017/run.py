@@ -10,7 +10,7 @@ import numpy as np
 from advens import backend
 from advens.arrays import Answers, Labels
 from advens.attacks.threat import Attack, Threat
-from advens.checks import check_at_least, check_count
+from advens.checks import check_at_least, check_count, check_positive
 from advens.datasets import Dataset
 from advens.evaluation.evaluate import evaluate_batches
 from advens.evaluation.outcomes import Outcomes
@@ -54,8 +54,10 @@ class Run:
             `count_lost_classes`; filled in by the experiments.
         ensembles: the ensembles that were attacked last, with what was compiled for
             them.
-        evaluated: the addresses of the outcomes of this run, and its members; filled in
-            by `attack`.
+        export_dir: where the outcomes of each row are copied when it ends, if given.
+        minutes: no row is started when they are over, see `check_time`.
+        evaluated: the addresses of outcomes that are not exported yet, with their
+            members; filled in by `attack`.
     """
 
     dataset: Dataset
@@ -74,6 +76,8 @@ class Run:
     restarts: dict[str, list[int | None]] = dataclasses.field(default_factory=dict)
     lost_classes: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     ensembles: LoadedEnsembles = dataclasses.field(default_factory=LoadedEnsembles)
+    export_dir: Path | None = None
+    minutes: float | None = None
     evaluated: list[tuple[Spec, Sequence[Member]]] = dataclasses.field(
         default_factory=list
     )
@@ -81,6 +85,9 @@ class Run:
     def __post_init__(self) -> None:
         check_count("num_members", self.num_members)
         check_at_least("seed", self.seed, 0)
+        if self.minutes is not None:
+            check_positive("minutes", self.minutes)
+        self._start = time.monotonic()
         training.check_jobs(self.n_jobs, self.stack)
         settings = self.settings
         make_optimizer(
@@ -228,16 +235,28 @@ class Run:
             evaluated, threat=threat, attacks=attacks, backend=backend.name()
         )
 
-    def export(self, directory: Path) -> int:
-        """Copy the outcomes of this run, so that another store can take them in.
+    def check_time(self, row: str) -> None:
+        """Raise a `TimeoutError` if there is no time left to start a row."""
+        minutes = (time.monotonic() - self._start) / 60
+        if self.minutes is not None and minutes > self.minutes:
+            raise TimeoutError(
+                f"The time was over before {rows.label(row)}: {self.minutes:g} minutes "
+                "by `minutes`. The rows before it are done, and the same command "
+                "continues"
+            )
 
-        Its tables can then be made there without its members. Return how many.
+    def export(self) -> None:
+        """Copy new outcomes to `export_dir`, from where another store can take them in.
+
+        Its tables can then be made there without its members.
         """
+        if self.export_dir is None:
+            return
         for spec, members in self.evaluated:
-            self.store.export(KIND, spec, directory)
+            self.store.export(KIND, spec, self.export_dir)
             for member in members:
-                training.export_restarts(member, self.store, directory)
-        return len(self.evaluated)
+                training.export_restarts(member, self.store, self.export_dir)
+        self.evaluated.clear()
 
     def _add_seconds(self, stage: str, start: float) -> None:
         seconds = self.seconds.get(stage, 0) + time.monotonic() - start

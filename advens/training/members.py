@@ -192,6 +192,7 @@ def _fit_in_worker(
 ) -> None:
     process.keep_memory()
     backend.make_deterministic()
+    backend.use_full_float32()
     backend.limit_threads(threads)
     run = os.getppid()
 

@@ -2,7 +2,7 @@
 
 The members' weights, optimizers and dropout seeds are stacked along a first axis, over
 which `jax.vmap` maps the training step. `jax.lax.scan` runs the steps of the epoch with
-the data on the device. Convolutions are `fast_layers.MatmulConv2D`.
+the data on the device. Convolutions are `fast_layers.MatmulConv2D` by default.
 """
 
 import functools
@@ -33,10 +33,13 @@ class StackedTrainer(Trainer):
 
     Args:
         recipe: see `Trainer`.
+        conv: see `Trainer`.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe, conv=MatmulConv2D)
+    def __init__(
+        self, recipe: Recipe, *, conv: type[keras.layers.Conv2D] = MatmulConv2D
+    ) -> None:
+        super().__init__(recipe, conv=conv)
         self._epoch_program = epoch_program(self)
 
     def fit(

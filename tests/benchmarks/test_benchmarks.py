@@ -132,6 +132,21 @@ def test_training(tmp_path):
         assert_allclose(share, want, rtol=1e-6)
 
 
+@pytest.mark.skipif(TENSORFLOW, reason="it measures the JAX backend")
+def test_gpu(tmp_path):
+    only = "^product|stack of 2, XLA, float32|batch 4, float32"
+    sizes = ("--train_batch_size=8", "--steps=2", "--stacks=2", "--num_members=2")
+    arguments = (*sizes, "--batch_sizes=4", "--matrix_size=64", f"--only={only}")
+    written = record("gpu", tmp_path / "out.json", *arguments)
+    assert len(written["found"]) == 5 and not written["failed"]
+    for name, numbers in written["found"].items():
+        assert all(value > 0 for value in numbers.values())
+        assert ("share" in numbers) == (not name.startswith("product"))
+    late = record("gpu", tmp_path / "late.json", *arguments, "--minutes=0")
+    assert not late["found"]
+    assert set(late["failed"]) == set(written["found"])
+
+
 @of_tensorflow
 def test_scaling(tmp_path):
     sizes = {

@@ -144,12 +144,34 @@ def test_the_same_seed_gives_the_same_table_and_another_seed_another(
     assert (of_seed_1[0].correct != again[0].correct).any()
 
 
+def test_no_row_starts_when_the_time_is_over(
+    root, make_run, table2, nothing_to_do, tmp_path, monkeypatch
+):
+    """What is done by then is exported, and the cheapest rows came first."""
+    run = make_run(root, minutes=5, export_dir=tmp_path / "exported")
+    started = []
+
+    def check_time(row):
+        started.append(row)
+        if row == "bagging+def_dist":
+            run._start -= 6 * 60
+        check(row)
+
+    check = run.check_time
+    monkeypatch.setattr(run, "check_time", check_time)
+    with pytest.raises(TimeoutError, match=r"over before Bagging \+ Def. Dist.: 5 min"):
+        experiments.table4(run, ["bagging+def_dist", "bagging"])
+    assert started == ["bagging", "bagging+def_dist"]
+    elsewhere = make_run(tmp_path / "elsewhere")
+    assert elsewhere.store.take_in(tmp_path / "exported") > 0
+    assert experiments.table4(elsewhere, ["bagging"])
+
+
 def test_outcomes_travel_without_their_members(
     root, tmp_path, make_run, table2, nothing_to_do
 ):
-    run = make_run(root)
+    run = make_run(root, export_dir=tmp_path / "exported")
     experiments.table2(run, ROWS)
-    assert run.export(tmp_path / "exported") == len(run.evaluated)
     elsewhere = make_run(tmp_path / "elsewhere")
     elsewhere.store.take_in(tmp_path / "exported")
     again = experiments.table2(elsewhere, ROWS)
