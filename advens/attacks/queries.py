@@ -1,8 +1,9 @@
 """What attacks in numpy ask an ensemble: losses, gradients, answers."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from keras import ops
@@ -14,15 +15,18 @@ from advens.attacks.evaluation import Evaluation
 from advens.models.ensemble import Ensemble
 from advens.models.votes import log_vote
 
+# Smaller batches would not be worth a program of their own.
+_SMALLEST_PART: Final = 4
+
 
 def in_batches(
     function: Callable[..., Any], arrays: tuple[np.ndarray, ...], batch_size: int
 ) -> list[np.ndarray]:
-    """Call a compiled function on any number of images, in batches of two shapes.
+    """Call a compiled function on any number of images, in batches of three shapes.
 
     A program is compiled for a shape, and what was broken is not attacked again: the
-    number of images changes from call to call. So batches are whole or a quarter of
-    `batch_size`, and only the last one is filled up.
+    number of images changes from call to call. So batches are whole, a quarter or a
+    sixteenth of `batch_size`, and only the last one is filled up.
 
     Args:
         function: takes tensors and returns a tuple of them, one entry per image each.
@@ -41,11 +45,14 @@ def in_batches(
 
 def _batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the images of each batch, and how many of them count."""
-    quarter = -(-batch_size // 4)
+    parts = [-(-batch_size // 4), -(-batch_size // 16)]
+    sizes = [batch_size, *(size for size in parts if size >= _SMALLEST_PART)]
     start = 0
     while start < count:
         left = count - start
-        size = batch_size if left > 3 * quarter else quarter
+        # Where three of the next smaller size are enough, they are less work.
+        pairs = itertools.pairwise(sizes)
+        size = next((size for size, part in pairs if left > 3 * part), sizes[-1])
         yield np.minimum(np.arange(start, start + size), count - 1), min(size, left)
         start += size
 
