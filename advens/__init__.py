@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from advens.evaluation.evaluate import adversarial_images, evaluate
     from advens.evaluation.outcomes import Outcomes, worst_case
     from advens.models.ensemble import Ensemble
+    from advens.pretrained import load_pretrained
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _MODULES = {
     "evaluate": "evaluation.evaluate",
     "fgsm": "attacks.fgsm_bim",
     "gradient": "attacks.compiled",
+    "load_pretrained": "pretrained",
     "worst_case": "evaluation.outcomes",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "evaluate",
     "fgsm",
     "gradient",
+    "load_pretrained",
     "worst_case",
 ]
 

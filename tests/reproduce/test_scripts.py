@@ -12,9 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import anomaly
 import noise_sweep
+import pretrained as pretrained_script
 import table2
 import table4
-from advens import datasets
+from advens import datasets, evaluate, load_pretrained, pretrained
 from advens.strauss2017 import run
 from advens.strauss2017.cells import unpack_cells
 from advens.strauss2017.readings import PRINTED, columns_read
@@ -180,6 +181,17 @@ def test_a_table_is_made_from_exported_outcomes(call, capsys, monkeypatch):
     others = ["--work_dir=elsewhere", "--out_dir=again", "--import=exported"]
     call(table2.table2, *REDUCED, "--methods=rand_ini", *others)
     assert Path("again/table2_digits.csv").read_bytes() == made
+
+
+def test_pretrained_writes_what_load_pretrained_reads(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "DIRECTORY", tmp_path / "there")
+    call(pretrained_script.make_pretrained, *REDUCED)
+    card = pretrained.card("digits_rand_ini")
+    assert card["training"]["settings"]["epochs"] == 1
+    data = datasets.load("digits").subset(None, 20)
+    [outcomes] = evaluate(load_pretrained("digits_rand_ini"), data.x_test, data.y_test)
+    assert outcomes.ensemble.mean() == card["accuracy_of_the_ensemble"]
+    assert outcomes.members.mean(axis=1).tolist() == card["accuracy_of_members"]
 
 
 def test_labels_of_the_columns_are_flags(call, capsys):
