@@ -90,6 +90,12 @@ flags.DEFINE_integer(
     "Processes that train, each with its share of the cores; default: one per core on "
     "a CPU, one on a GPU or with Keras's JAX backend.",
 )
+flags.DEFINE_string(
+    "cluster",
+    None,
+    "A Dask cluster that trains and attacks: its scheduler's address or file, or "
+    "'local' for one worker per core. Its workers share work_dir.",
+)
 flags.DEFINE_integer(
     "stack",
     None,

@@ -1,5 +1,6 @@
 """The run that the flags of a script describe, and where its files belong."""
 
+import atexit
 import dataclasses
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def make_run(**overrides: Any) -> "Run":
         **overrides: values that take the place of the flags' values, by name.
     """
     from advens import backend, process
+    from advens.cluster.client import Cluster
     from advens.progress import Bars
     from advens.storage.store import Store
     from advens.strauss2017.run import Run
@@ -69,10 +71,16 @@ def make_run(**overrides: Any) -> "Run":
     program.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
     dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
     process.keep_memory()
+    # As in the processes that train, on this machine and on a cluster.
+    backend.make_deterministic()
     backend.use_full_float32()
     store = Store(values["work_dir"])
     if values["import"]:
         store.take_in(values["import"])
+    cluster = None
+    if values["cluster"]:
+        cluster = Cluster(values["cluster"], store)
+        atexit.register(cluster.close)
     return Run(
         dataset=dataset.subset(values["train_images"], values["test_images"]),
         settings=settings,
@@ -81,6 +89,7 @@ def make_run(**overrides: Any) -> "Run":
         labels=labels,
         store=store,
         bars=Bars(show=True),
+        cluster=cluster,
         export_dir=Path(values["export"]) if values["export"] else None,
         **chosen("columns", "num_members", "seed", "n_jobs", "stack", "minutes"),
     )

@@ -27,10 +27,16 @@ from advens.storage.files import TEMPORARY, atomic, explained
 from advens.storage.npz import Arrays, read_npz, write_npz
 
 _STALE_SECONDS: Final = 24 * 60 * 60
+# How long a store waits for its directory, which a network may take away for a while.
+_PATIENCE_SECONDS: Final = 120
 
 
 class DamagedArtefactWarning(UserWarning):
     """A stored file does not hold what was saved. Its artefact will be made again."""
+
+
+class VanishedStoreWarning(UserWarning):
+    """The directory of a store has vanished, and the store waits for it."""
 
 
 class Store:
@@ -45,6 +51,9 @@ class Store:
 
     Attributes:
         root: the directory as an absolute path.
+
+    If the directory vanishes, as one on a network may, every method waits two minutes
+    for it, and a `VanishedStoreWarning` says so.
 
     Raises:
         OSError: if nothing can be written to `root`.
@@ -110,7 +119,10 @@ class Store:
 
     def has(self, kind: str, spec: Spec) -> bool:
         """Return whether a file of the artefact's name exists; it may be damaged."""
-        return self._path(kind, spec, None).is_file()
+        found = self._path(kind, spec, None).is_file()
+        if not found and not self.root.is_dir():
+            return self.has(kind, spec)  # it vanished meanwhile
+        return found
 
     def export(self, kind: str, spec: Spec, directory: str | os.PathLike[str]) -> None:
         """Copy an artefact, whole or not at all, to where `take_in` finds it.
@@ -184,6 +196,7 @@ class Store:
         if not re.fullmatch(r"\w[\w.-]*", kind):
             raise ValueError(f"`kind` must be a plain name. Received: kind={kind!r}")
         suffix = "" if step is None else f".step-{step:06d}"
+        self._wait()
         return self.root / kind / f"{digest(spec)}{suffix}.npz"
 
     def _steps(self, kind: str, spec: Spec) -> set[int]:
@@ -198,9 +211,38 @@ class Store:
         if bad := [name for name in arrays if name == "spec" or "\0" in name]:
             raise ValueError(f"`arrays` must not have the names {bad}")
         label = np.array(description(kind, spec, step, arrays))
-        with atomic(path) as handle:
-            write_npz(handle, {**arrays, "spec": label})
+        try:
+            with atomic(path) as handle:
+                write_npz(handle, {**arrays, "spec": label})
+        except OSError:
+            if self.root.is_dir():
+                raise
+            return self._write(kind, spec, step, arrays)  # it vanished meanwhile
         return path
+
+    def _wait(self) -> None:
+        """Wait for the directory if it has vanished.
+
+        Raises:
+            FileNotFoundError: if it does not come back in time.
+        """
+        end = time.monotonic() + _PATIENCE_SECONDS
+        is_waiting = False
+        while not self.root.is_dir():
+            if time.monotonic() > end:
+                raise FileNotFoundError(
+                    f"{self.root} has vanished, and did not come back for "
+                    f"{_PATIENCE_SECONDS} seconds. Mount it again, and start again"
+                )
+            if not is_waiting:
+                warnings.warn(
+                    f"{self.root} has vanished. Waiting for it, for "
+                    f"{_PATIENCE_SECONDS} seconds at most",
+                    VanishedStoreWarning,
+                    stacklevel=4,
+                )
+            is_waiting = True
+            time.sleep(0.2)
 
     def _read(
         self, kind: str, spec: Spec, step: int | None
@@ -211,7 +253,9 @@ class Store:
             with open(path, "rb") as handle:
                 stat, data = os.fstat(handle.fileno()), handle.read()
         except FileNotFoundError:
-            return None
+            if self.root.is_dir():
+                return None
+            return self._read(kind, spec, step)  # it vanished meanwhile
         except OSError as error:
             raise explained(error, "read", path) from error
         try:

@@ -11,6 +11,7 @@ from advens import backend
 from advens.arrays import Answers, Labels
 from advens.attacks.threat import Attack, Threat
 from advens.checks import check_at_least, check_count, check_positive
+from advens.cluster.client import Cluster, Evaluation
 from advens.datasets import Dataset
 from advens.evaluation.evaluate import evaluate_batches
 from advens.evaluation.outcomes import Outcomes
@@ -47,6 +48,7 @@ class Run:
         n_jobs: processes that train, >= 1; see `training.default_jobs`.
         stack: see `training.fit_members`.
         bars: where progress is shown.
+        cluster: workers that train and attack; None for this machine alone.
         seconds: the seconds that this run spent on each stage; filled in on the way.
         restarts: how often each member of a row was started again, None where the store
             does not know; likewise.
@@ -72,6 +74,7 @@ class Run:
     n_jobs: int = dataclasses.field(default_factory=training.default_jobs)
     stack: int | None = None
     bars: Bars = dataclasses.field(default_factory=Bars)
+    cluster: Cluster | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     restarts: dict[str, list[int | None]] = dataclasses.field(default_factory=dict)
     lost_classes: dict[str, list[int]] = dataclasses.field(default_factory=dict)
@@ -129,6 +132,8 @@ class Run:
             [member.recipe.epochs for member in shown],
             lambda: [epochs_done(member, self.store) for member in shown],
         ):
+            if self.cluster:
+                self.cluster.fit_members(members, self.dataset)
             training.fit_members(
                 members,
                 self.dataset,
@@ -174,6 +179,17 @@ class Run:
         by_threat: dict[Threat | None, dict[str, Outcomes]] = {}
         total = len(self.dataset.x_test) * len(threats)
         with self.bars.attacks(rows.label(row), total) as advance:
+            if self.cluster:
+                self.cluster.evaluate(
+                    [
+                        Evaluation(self._spec(members, *item), members, *item)
+                        for item in threats.items()
+                    ],
+                    self.dataset.x_test,
+                    self.dataset.y_test,
+                    on_images=advance,
+                )
+                advance = _ignore
             for threat, attacks in threats.items():
                 outcomes = self._outcomes(members, threat, attacks, advance)
                 names = [attack.name for attack in attacks] or ["none"]
@@ -261,6 +277,10 @@ class Run:
     def _add_seconds(self, stage: str, start: float) -> None:
         seconds = self.seconds.get(stage, 0) + time.monotonic() - start
         self.seconds[stage] = round(seconds, 1)
+
+
+def _ignore(count: int) -> None:
+    """Count images that the cluster has counted."""
 
 
 def count_lost_classes(correct: Answers, y: Labels) -> list[int]:

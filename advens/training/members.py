@@ -76,6 +76,12 @@ def fit_members(
     )
 
 
+def fit_one(member: Member, x: Images, y: Labels, store: Store) -> None:
+    """Train a member whose teacher, if any, is trained. A thread keeps its trainer."""
+    if not store.has(KIND, member.spec):
+        _fit([member], x, y, store, _of_this_thread.trainers)
+
+
 def default_jobs() -> int:
     """Return in how many processes members train fastest by default.
 

@@ -9,6 +9,7 @@ import pytest
 from absl.testing import flagsaver
 
 import run_flags
+from advens import backend
 
 SCRIPTS = Path(run_flags.__file__).parent
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ADVENS_DATA_DIR"}
@@ -18,6 +19,8 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ADVENS_DATA_DIR"}
 def directory(tmp_path, monkeypatch):
     """Work in an empty directory and return it."""
     monkeypatch.chdir(tmp_path)
+    # It cannot be undone, and other tests are random.
+    monkeypatch.setattr(backend, "make_deterministic", lambda: None)
     return tmp_path
 
 

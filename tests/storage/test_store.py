@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -17,7 +18,11 @@ from numpy.testing import assert_array_equal
 
 from advens.storage import addresses, files, store
 from advens.storage.addresses import digest
-from advens.storage.store import DamagedArtefactWarning, Store
+from advens.storage.store import (
+    DamagedArtefactWarning,
+    Store,
+    VanishedStoreWarning,
+)
 
 # Damage fails a test that does not expect it.
 pytestmark = pytest.mark.filterwarnings(
@@ -493,3 +498,46 @@ def test_nothing_is_taken_in_if_a_file_is_damaged_or_misplaced(tmp_path, artefac
         assert not file_names(tmp_path / "other")
     with pytest.raises(FileNotFoundError, match="holds no artefacts"):
         other.take_in(tmp_path / "nowhere")
+
+
+def test_a_store_waits_for_its_directory(tmp_path):
+    """As it must where a network takes the directory away for a while."""
+    waiting = Store(tmp_path / "store")
+    waiting.save("member", SPEC, OLD)
+    hidden = (tmp_path / "store").rename(tmp_path / "hidden")
+
+    def come_back():
+        hidden.rename(tmp_path / "store")
+
+    for use in (
+        lambda: waiting.has("member", SPEC),
+        lambda: waiting.load("member", SPEC) is not None,
+        lambda: waiting.steps_done("member", SPEC) is None,
+        lambda: waiting.save("member", {"a": 1}, NEW),
+    ):
+        timer = threading.Timer(0.5, come_back)
+        timer.start()
+        with pytest.warns(VanishedStoreWarning, match="has vanished. Waiting for it"):
+            assert use()
+        timer.join()
+        assert len(list((tmp_path / "store").iterdir())) == 1
+        (tmp_path / "store").rename(hidden)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_stays_away(tmp_path, monkeypatch):
+    gone = Store(tmp_path / "store")
+    (tmp_path / "store").rmdir()
+    monkeypatch.setattr(store, "_PATIENCE_SECONDS", 0.1)
+    for use in (gone.load, gone.has, gone.steps_done):
+        with (
+            pytest.warns(VanishedStoreWarning),
+            pytest.raises(OSError, match="has vanished, and did not come back"),
+        ):
+            use("member", SPEC)
+    with (
+        pytest.warns(VanishedStoreWarning),
+        pytest.raises(OSError, match="has vanished, and did not come back"),
+    ):
+        gone.save("member", SPEC, OLD)
+    assert not (tmp_path / "store").exists()

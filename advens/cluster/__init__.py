@@ -1,0 +1,1 @@
+"""Training and attacks on a Dask cluster, whose workers share a store."""

@@ -1,0 +1,134 @@
+"""What a worker of a cluster does: one training, or one threat on a part of the images.
+
+What it makes lies in the store. So a unit of work that is lost with its worker, or done
+twice, does no harm.
+"""
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from advens import backend, process, provenance
+from advens.arrays import Images, Labels
+from advens.attacks.threat import Attack, Threat
+from advens.evaluation.evaluate import evaluate
+from advens.evaluation.outcomes import pack_outcomes
+from advens.storage.addresses import Spec
+from advens.storage.store import Store
+from advens.training.loaded_ensembles import LoadedEnsembles
+from advens.training.members import fit_one
+from advens.training.recipe import Member
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+# Outcomes of a threat on a part of the images.
+PART: Final = "outcomes-part"
+# Of these, bits and speed depend on the versions.
+_COMPARED: Final = ("python", "advens", "keras", "tensorflow", "jax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all workers must have in common with their client.
+
+    Attributes:
+        backend: name of Keras's backend.
+        versions: of Python and the packages that results depend on.
+        root: the directory of the store.
+        token: name of a file that the client has put there.
+        threads: how many threads a worker computes with.
+    """
+
+    backend: str
+    versions: dict[str, str]
+    root: Path
+    token: str
+    threads: int
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which results depend."""
+    found = provenance.versions()
+    return {name: found[name] for name in _COMPARED if name in found}
+
+
+def prepare(settings: Settings, worker: "Worker") -> None:
+    """Make a worker compute as its client does.
+
+    Raises:
+        RuntimeError: if it cannot, since a version, the backend or the store differs.
+    """
+    ours = {"Keras's backend": backend.name(), **versions()}
+    theirs = {"Keras's backend": settings.backend, **settings.versions}
+    differing = [
+        f"{name} {ours.get(name)}, not {theirs.get(name)}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]
+    if differing:
+        raise RuntimeError(
+            f"The worker at {worker.address} must be like its client. It has "
+            f"{', '.join(differing)}"
+        )
+    if not (settings.root / settings.token).exists():
+        raise RuntimeError(
+            f"The worker at {worker.address} must share the directory of the store. It "
+            f"does not see what lies in {settings.root}"
+        )
+    process.keep_memory()
+    backend.make_deterministic()
+    backend.use_full_float32()
+    backend.limit_threads(settings.threads)
+
+
+@contextlib.contextmanager
+def _worker_named() -> Iterator[None]:
+    """Say in an error on which worker it was."""
+    from distributed import get_worker
+
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeError(
+            f"{type(error).__name__} on the worker at {get_worker().address}: {error}"
+        ) from error
+
+
+class _OfThisThread(threading.local):
+    """What a thread of a worker keeps from one unit of work to the next."""
+
+    def __init__(self) -> None:
+        self.ensembles = LoadedEnsembles()
+
+
+_of_this_thread = _OfThisThread()
+
+
+def train(root: Path, member: Member, x: Images, y: Labels) -> None:
+    """Train a member, or what is left to do of it, into the store."""
+    with _worker_named():
+        fit_one(member, x, y, Store(root))
+
+
+def attack(
+    root: Path,
+    spec: Spec,
+    members: Sequence[Member],
+    x: Images,
+    y: Labels,
+    part: slice,
+    threat: Threat | None,
+    attacks: Sequence[Attack],
+) -> None:
+    """Put into the store how the ensemble of trained members fares on some images."""
+    with _worker_named():
+        store = Store(root)
+        if store.has(PART, spec):
+            return
+        ensemble = _of_this_thread.ensembles.load(members, store)
+        outcomes = evaluate(ensemble, x[part], y[part], threat=threat, attacks=attacks)
+        store.save(PART, spec, pack_outcomes(outcomes))
