@@ -84,6 +84,9 @@ class Cluster:
     def close(self) -> None:
         """Leave the cluster. What it was still doing for this client ends."""
         cluster = getattr(self._client, "cluster", None)
+        # What could fail has failed if the scheduler is lost.
+        with contextlib.suppress(Exception):
+            self._client.unregister_worker_plugin(self._token)
         self._client.close()
         if cluster is not None:
             cluster.close()
@@ -98,16 +101,17 @@ class Cluster:
         if not missing:
             return
         x, y = self._sent(dataset.x_train, dataset.y_train)
+        resources = self._resources()
         tasks = {
-            f"the training of member {member.digest}": self._client.submit(
+            self._client.submit(
                 worker.train,
                 self._store.root,
                 member,
                 x,
                 y,
                 key=f"train-{member.digest}-{uuid.uuid4().hex}",
-                resources=self._resources(),
-            )
+                resources=resources,
+            ): f"the training of member {member.digest}"
             for member in missing
         }
         for _ in self._ended(tasks):
@@ -140,9 +144,7 @@ class Cluster:
         for evaluation in missing:
             for part in parts:
                 spec = _of_part(evaluation.spec, part)
-                name = f"{evaluation.threat or 'no attack'}, images {part.start} on"
-                sizes[name] = part.stop - part.start
-                tasks[name] = self._client.submit(
+                future = self._client.submit(
                     worker.attack,
                     self._store.root,
                     spec,
@@ -154,8 +156,11 @@ class Cluster:
                     evaluation.attacks,
                     key=f"attack-{digest(spec)}-{uuid.uuid4().hex}",
                 )
-        for name in self._ended(tasks):
-            on_images(sizes[name])
+                threat = evaluation.threat or "no attack"
+                tasks[future] = f"{threat}, images {part.start} to {part.stop - 1}"
+                sizes[future] = part.stop - part.start
+        for future in self._ended(tasks):
+            on_images(sizes[future])
         for evaluation in missing:
             self._join(evaluation, parts)
 
@@ -188,18 +193,20 @@ class Cluster:
         declared = any(_RESOURCE in (w.get("resources") or {}) for w in workers)
         return {_RESOURCE: 1} if declared else None
 
-    def _ended(self, tasks: "Mapping[str, Future]") -> Iterator[str]:
-        """Yield the name of each task when it has ended.
+    def _ended(self, tasks: "Mapping[Future, str]") -> "Iterator[Future]":
+        """Yield each task when it has ended.
+
+        Args:
+            tasks: their names.
 
         Raises:
             RuntimeError: if one fails, naming it and its worker.
         """
         from distributed import CancelledError, KilledWorker, as_completed
 
-        names = {future.key: name for name, future in tasks.items()}
         try:
-            for future in as_completed(list(tasks.values())):
-                name = names[future.key]
+            for future in as_completed(list(tasks)):
+                name = tasks[future]
                 try:
                     future.result()
                 except CancelledError as error:
@@ -215,9 +222,9 @@ class Cluster:
                     ) from error
                 except Exception as error:
                     raise RuntimeError(f"{name}: {error}") from error
-                yield name
+                yield future
         finally:
-            self._client.cancel(list(tasks.values()))
+            self._client.cancel(list(tasks))
 
     def _prepare(self) -> None:
         """Make all workers, later ones too, compute as this process does."""
@@ -236,7 +243,7 @@ class Cluster:
         values = dataclasses.asdict(settings)
 
         class Prepared(WorkerPlugin):
-            name = "advens"
+            name = values["token"]
 
             def setup(self, worker: Any) -> None:
                 # Before anything imports TensorFlow.
