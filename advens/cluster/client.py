@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import joblib
 import numpy as np
 
 from advens import backend
@@ -230,15 +229,11 @@ class Cluster:
         """Make all workers, later ones too, compute as this process does."""
         from distributed import WorkerPlugin
 
-        workers = self._client.scheduler_info()["workers"]
-        hosts = [address.rpartition(":")[0] for address in workers]
-        most = max(map(hosts.count, hosts))
         settings = worker.Settings(
             backend.name(),
             worker.versions(),
             self._store.root,
             self._token,
-            max(1, joblib.cpu_count() // most),
         )
         values = dataclasses.asdict(settings)
 

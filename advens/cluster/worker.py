@@ -40,14 +40,12 @@ class Settings:
         versions: of Python and the packages that results depend on.
         root: the directory of the store.
         token: name of a file that the client has put there.
-        threads: how many threads a worker computes with.
     """
 
     backend: str
     versions: dict[str, str]
     root: Path
     token: str
-    threads: int
 
 
 def versions() -> dict[str, str]:
@@ -82,7 +80,8 @@ def prepare(settings: Settings, worker: "Worker") -> None:
     process.keep_memory()
     backend.make_deterministic()
     backend.use_full_float32()
-    backend.limit_threads(settings.threads)
+    # Sums over a batch are rounded otherwise by several threads.
+    backend.limit_threads(1)
 
 
 @contextlib.contextmanager

@@ -125,7 +125,7 @@ def test_a_worker_must_be_like_its_client(changes, message, tmp_path, monkeypatc
     monkeypatch.setattr(backend, "make_deterministic", lambda: None)
     monkeypatch.setattr(backend, "limit_threads", lambda count: None)
     (tmp_path / "token").touch()
-    usual = Settings(backend.name(), worker.versions(), tmp_path, "token", 1)
+    usual = Settings(backend.name(), worker.versions(), tmp_path, "token")
     there = SimpleNamespace(address="tcp://there:1")
     worker.prepare(usual, there)
     with pytest.raises(RuntimeError, match=f"The worker at tcp://there:1 .*{message}"):
