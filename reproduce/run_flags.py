@@ -31,12 +31,6 @@ flags.DEFINE_string(
     "Directory of trained members and outcomes, from which a run is resumed.",
 )
 flags.DEFINE_string(
-    "export",
-    None,
-    "Directory to which the outcomes of each row are copied when it ends; another "
-    "machine makes the same tables from them.",
-)
-flags.DEFINE_string(
     "import", None, "Directory of exported outcomes, taken into work_dir at the start."
 )
 flags.DEFINE_string("out_dir", "results", "Directory of the tables.")

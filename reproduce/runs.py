@@ -90,6 +90,6 @@ def make_run(**overrides: Any) -> "Run":
         store=store,
         bars=Bars(show=True),
         cluster=cluster,
-        export_dir=Path(values["export"]) if values["export"] else None,
+        export_dir=Path(values["export"]) if values.get("export") else None,
         **chosen("columns", "num_members", "seed", "n_jobs", "stack", "minutes"),
     )

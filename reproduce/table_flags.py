@@ -17,3 +17,9 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
     "minutes", None, "Start no row when these are over; default: no limit."
 )
+flags.DEFINE_string(
+    "export",
+    None,
+    "Directory to which the outcomes of each row are copied when it ends; another "
+    "machine makes the same tables from them.",
+)

@@ -18,12 +18,11 @@ def test_an_ensemble_is_as_accurate_as_its_card_says(name):
     if card["dataset"] != "digits" and datasets.DATA_DIR_VARIABLE not in os.environ:
         pytest.skip("its images are not here")
     data = datasets.load(card["dataset"])
-    x, y = data.x_test[:2000], data.y_test[:2000]
-    [outcomes] = evaluate(load_pretrained(name), x, y)
+    [outcomes] = evaluate(load_pretrained(name), data.x_test, data.y_test)
     found = [*outcomes.members.mean(axis=1), outcomes.ensemble.mean()]
     want = [*card["accuracy_of_members"], card["accuracy_of_the_ensemble"]]
-    # Of MNIST and CIFAR-10 these are a part of the images.
-    assert_allclose(found, want, atol=0.003 if len(y) == card["test_images"] else 0.03)
+    # One image of the digits may be rounded otherwise on another processor.
+    assert_allclose(found, want, atol=0.003)
 
 
 def test_weights_are_rounded_to_float16():

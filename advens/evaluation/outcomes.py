@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from advens.arrays import Answers
+from advens.arrays import Answers, Labels
 
 
 class Outcomes(NamedTuple):
@@ -42,6 +42,17 @@ def worst_case(outcomes: Sequence[Outcomes]) -> Answers:
             "`outcomes` must hold the outcomes of at least one attack. Received: none"
         )
     return np.logical_and.reduce([outcome.ensemble for outcome in outcomes])
+
+
+def count_lost_classes(correct: Answers, y: Labels) -> list[int]:
+    """Return how many classes each member recognises less often than guessing would.
+
+    Args:
+        correct: `(m, n)`, the right answers of `m` members without attack.
+        y: `(n,)`, the labels.
+    """
+    recalls = np.stack([correct[:, y == label].mean(axis=1) for label in np.unique(y)])
+    return np.sum(recalls < 1 / len(recalls), axis=0).tolist()
 
 
 def join_outcomes(parts: Sequence[Outcomes]) -> Outcomes:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, get_args
 
 from advens.attacks.threat import GradientLoss, LabelMode
+from advens.evaluation.outcomes import count_lost_classes
 from advens.models.architecture import Logits
 from advens.strauss2017 import atlas_choice, columns, constants
 from advens.strauss2017.cells import AtlasPoint, Cell
 from advens.strauss2017.columns import Column
 from advens.strauss2017.experiments import answers
-from advens.strauss2017.run import Run, count_lost_classes
+from advens.strauss2017.run import Run
 from advens.strauss2017.settings import paper_attacks
 
 ROW: Final = "rand_ini"

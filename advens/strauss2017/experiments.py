@@ -7,11 +7,11 @@ import numpy as np
 from advens.arrays import Answers
 from advens.attacks.threat import Threat
 from advens.checks import check_count
-from advens.evaluation.outcomes import Outcomes
+from advens.evaluation.outcomes import Outcomes, count_lost_classes
 from advens.strauss2017 import columns, rows
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.columns import Column
-from advens.strauss2017.run import Run, count_lost_classes
+from advens.strauss2017.run import Run
 from advens.strauss2017.settings import NUM_SINGLES
 from advens.training.recipe import Member
 

@@ -9,8 +9,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
+from advens.evaluation.outcomes import count_lost_classes
 from advens.strauss2017.cells import Cell
-from advens.strauss2017.run import Run, count_lost_classes
+from advens.strauss2017.run import Run
 
 ROW: Final = "gauss_noise"
 

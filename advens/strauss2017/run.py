@@ -5,10 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from advens import backend
-from advens.arrays import Answers, Labels
 from advens.attacks.threat import Attack, Threat
 from advens.checks import check_at_least, check_count, check_positive
 from advens.cluster.client import Cluster, Evaluation
@@ -28,7 +25,7 @@ from advens.training.loaded_ensembles import LoadedEnsembles
 from advens.training.optimizers import make_optimizer
 from advens.training.recipe import Member, teachers
 from advens.training.samples import member_seeds
-from advens.training.state import epochs_done
+from advens.training.state import epochs_done, export_restarts, restarts
 
 
 @dataclasses.dataclass
@@ -146,7 +143,7 @@ class Run:
 
     def count_restarts(self, row: str, members: Sequence[Member]) -> None:
         """Note how often each member of a row was started again."""
-        self.restarts[row] = [training.restarts(m, self.store) for m in members]
+        self.restarts[row] = [restarts(m, self.store) for m in members]
 
     def has_outcomes(
         self,
@@ -271,7 +268,7 @@ class Run:
         for spec, members in self.evaluated:
             self.store.export(KIND, spec, self.export_dir)
             for member in members:
-                training.export_restarts(member, self.store, self.export_dir)
+                export_restarts(member, self.store, self.export_dir)
         self.evaluated.clear()
 
     def _add_seconds(self, stage: str, start: float) -> None:
@@ -281,17 +278,6 @@ class Run:
 
 def _ignore(count: int) -> None:
     """Count images that the cluster has counted."""
-
-
-def count_lost_classes(correct: Answers, y: Labels) -> list[int]:
-    """Return how many classes each member recognises less often than guessing would.
-
-    Args:
-        correct: `(m, n)`, the right answers of `m` members without attack.
-        y: `(n,)`, the labels.
-    """
-    recalls = np.stack([correct[:, y == label].mean(axis=1) for label in np.unique(y)])
-    return np.sum(recalls < 1 / len(recalls), axis=0).tolist()
 
 
 def _numbers(

@@ -27,7 +27,6 @@ from advens.training.state import KIND, MemberInTraining
 from advens.training.trainer import Trainer
 
 _MAX_ATTEMPTS: Final = 20
-_RESTARTS: Final = "restarts"  # a kind of artefact
 
 
 def fit_members(
@@ -119,26 +118,6 @@ def load_member(member: Member, store: Store) -> list[Floats]:
     if arrays is None:
         raise LookupError(f"{store.root} does not hold the member {member.digest}")
     return [arrays[name] for name in sorted(arrays) if name.startswith("weight")]
-
-
-def restarts(member: Member, store: Store) -> int | None:
-    """Return how often a member was started again, see `Trainer.is_alive`.
-
-    None if the store holds neither the member nor what `export_restarts` left of it.
-    """
-    for kind in (KIND, _RESTARTS):
-        if (arrays := store.load(kind, member.spec)) is not None:
-            return int(arrays.get("attempt", 0))
-    return None
-
-
-def export_restarts(
-    member: Member, store: Store, directory: str | os.PathLike[str]
-) -> None:
-    """Copy how often a member was started again, for a store without the member."""
-    if (count := restarts(member, store)) is not None:
-        store.save(_RESTARTS, member.spec, {"attempt": np.array(count)})
-        store.export(_RESTARTS, member.spec, directory)
 
 
 def load_ensemble(members: Sequence[Member], store: Store) -> Ensemble:

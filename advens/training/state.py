@@ -1,6 +1,7 @@
 """A member on its way: its state, and how a checkpoint in the store holds it."""
 
 import dataclasses
+import os
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from advens.training import samples
 from advens.training.recipe import Member
 
 KIND = "member"
+_RESTARTS = "restarts"  # a kind of artefact, too
 
 # The values of a trainer's variables, by name; see `Trainer.variables`.
 State = dict[str, Floats]
@@ -78,6 +80,26 @@ def epochs_done(member: Member, store: Store) -> int:
         return member.recipe.epochs
     step = store.steps_done(KIND, member.spec)
     return _attempt_and_epoch(step, member)[1] if step else 0
+
+
+def restarts(member: Member, store: Store) -> int | None:
+    """Return how often a member was started again, see `Trainer.is_alive`.
+
+    None if the store holds neither the member nor what `export_restarts` left of it.
+    """
+    for kind in (KIND, _RESTARTS):
+        if (arrays := store.load(kind, member.spec)) is not None:
+            return int(arrays.get("attempt", 0))
+    return None
+
+
+def export_restarts(
+    member: Member, store: Store, directory: str | os.PathLike[str]
+) -> None:
+    """Copy how often a member was started again, for a store without the member."""
+    if (count := restarts(member, store)) is not None:
+        store.save(_RESTARTS, member.spec, {"attempt": np.array(count)})
+        store.export(_RESTARTS, member.spec, directory)
 
 
 def _attempt_and_epoch(step: int, member: Member) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 import pytest
 from numpy.testing import assert_array_equal
 
+from advens.evaluation.outcomes import count_lost_classes
 from advens.strauss2017.noise_sweep import measure_noise
-from advens.strauss2017.run import count_lost_classes
 from advens.training import members as training
 
 

@@ -7,9 +7,10 @@ from numpy.testing import assert_array_equal
 from advens import datasets
 from advens.attacks.threat import Threat
 from advens.evaluation.evaluate import evaluate
+from advens.evaluation.outcomes import count_lost_classes
 from advens.progress import Bars
 from advens.storage.store import Store
-from advens.strauss2017.run import Run, count_lost_classes
+from advens.strauss2017.run import Run
 from advens.strauss2017.settings import Settings, paper_attacks
 from advens.training import loaded_ensembles
 from advens.training import members as training

@@ -25,9 +25,9 @@ from advens.training.members import (
     load_ensemble,
     load_member,
     load_weights,
-    restarts,
 )
 from advens.training.recipe import Member, Recipe
+from advens.training.state import restarts
 from advens.training.trainer import Trainer
 
 if keras.backend.backend() == "jax":

@@ -10,9 +10,9 @@ from advens.defenses.settings import AdversarialSettings, DistillationSettings
 from advens.models.architecture import Architecture
 from advens.storage.store import Store
 from advens.training import samples
-from advens.training.members import fit_members, load_member, restarts
+from advens.training.members import fit_members, load_member
 from advens.training.recipe import Member, Recipe
-from advens.training.state import MemberInTraining
+from advens.training.state import MemberInTraining, restarts
 from advens.training.trainer import Trainer
 
 if keras.backend.backend() != "jax":

@@ -11,13 +11,14 @@ from advens.models.architecture import Architecture
 from advens.models.fast_layers import HalfWordDropout
 from advens.storage.store import Store
 from advens.training import samples
-from advens.training.members import fit_members, load_member, restarts
+from advens.training.members import fit_members, load_member
 from advens.training.recipe import Member, Recipe
 from advens.training.state import (
     KIND,
     MemberInTraining,
     epochs_done,
     load_checkpoint,
+    restarts,
     save_checkpoint,
 )
 

@@ -114,7 +114,7 @@ def lost_class_notes(lost_classes: Mapping[str, Sequence[int]]) -> list[str]:
 
     Args:
         lost_classes: for each row, how many classes each of its members has lost; see
-            `run.count_lost_classes`.
+            `outcomes.count_lost_classes`.
     """
     return [
         f"{rows.label(row)}: {np.count_nonzero(lost)} of {len(lost)} networks "
