@@ -16,7 +16,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -83,6 +83,11 @@ def show(browser, address, *, width=1200, dark=False, media=""):
     browser.get("about:blank")
     browser.get_log("browser"), browser.get_log("performance")
     browser.get(address)
+    # A busy machine answers `get` before the page is parsed.
+    parsed = "return document.readyState === 'complete' && location.href"
+    WebDriverWait(browser, 60).until(
+        lambda _: browser.execute_script(parsed) == address
+    )
 
 
 def shown_tiles(browser):
@@ -250,7 +255,7 @@ def test_citations_can_be_copied(browser, pages):
     button = browser.find_element(By.CLASS_NAME, "copy")
     button.click()
     changed = "return arguments[0].textContent !== 'Copy BibTeX'"
-    wait = webdriver.support.ui.WebDriverWait(browser, 5)
+    wait = WebDriverWait(browser, 5)
     wait.until(lambda driver: driver.execute_script(changed, button))
 
 
