@@ -172,11 +172,9 @@ def audit_suite(case: "Case", x: Images, y: Labels) -> Results:
         num_queries=case.num_queries,
     )
     start = time.process_time()
+    labels = y.astype("int32")
     found, x_adv = run_suite(
-        Work(None, identity_of(ensemble, x, y), None, lambda *_: None),
-        ensemble,
-        x,
-        y.astype("int32"),
+        Work(ensemble, x, labels, identity_of(ensemble, x, labels)),
         log_probs,
         attacks,
         Budget(case.eps, case.norm, 1, case.seed, case.batch_size),

@@ -3,18 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from advens import backend
-from advens.arrays import Images, Labels
+from advens.arrays import Images, Ints, Labels
 from advens.attacks.balls import Norm
 from advens.attacks.queries import answers
 from advens.auditing import probes
 from advens.auditing.result import Audit, AuditedMember
 from advens.auditing.suite import Budget, SuiteAttack, run_suite, suite
-from advens.auditing.work import Arrays, Work, identity_of
+from advens.auditing.work import Arrays, Piece, Work, identity_of
 from advens.checks import (
     check_choice,
     check_count,
@@ -22,6 +23,7 @@ from advens.checks import (
     check_positive,
     checked_images,
 )
+from advens.cluster.client import Cluster
 from advens.models.ensemble import Ensemble, check_ensemble, check_images
 from advens.progress import Bars
 from advens.storage.store import Store
@@ -45,6 +47,7 @@ def audit(
     seed: int = 0,
     batch_size: int = 250,
     store: Store | None = None,
+    cluster: Cluster | None = None,
     time_budget: float | None = None,
     bars: Bars | None = None,
 ) -> Audit:
@@ -67,7 +70,9 @@ def audit(
         seed: of all random numbers, >= 0.
         batch_size: images per call; it only changes the speed.
         store: keeps what is done, so that a killed audit goes on where it was; None to
-            keep nothing.
+            keep nothing, or that of a cluster.
+        cluster: whose workers attack; it keeps what is done in its store. None for this
+            machine alone.
         time_budget: minutes after which no further attack or probe is started.
         bars: shows the progress.
 
@@ -75,8 +80,9 @@ def audit(
         The outcomes of every attack on every image, see `Audit`.
 
     Raises:
-        ValueError: if the arguments cannot be judged, or an answer or a gradient of the
-            ensemble is NaN.
+        ValueError: if the arguments cannot be judged, an answer or a gradient of the
+            ensemble is NaN, or a member cannot be sent to a cluster.
+        RuntimeError: if a worker of the cluster fails.
     """
     x, y = _checked(ensemble, x, y)
     check_positive("eps", eps)
@@ -91,6 +97,13 @@ def audit(
         check_count(name, count)
     if time_budget is not None:
         check_positive("time_budget", time_budget)
+    if cluster is not None:
+        if store is not None and store.root != cluster.store.root:
+            raise ValueError(
+                "`store` must be None or that of `cluster`. Received: "
+                f"{store.root} and {cluster.store.root}"
+            )
+        store = cluster.store
     budget = Budget(float(eps), norm, num_draws, seed, min(batch_size, len(x)))
     classes, log_probs = answers(ensemble, x, budget.batch_size)
     attacks = suite(
@@ -100,11 +113,20 @@ def audit(
     sample = np.random.default_rng(seed).permutation(len(x))[:num_probes]
     sample.sort()
     with (bars or Bars()).audit() as show:
-        work = Work(store, identity, time_budget, show)
-        results, x_adv = run_suite(
-            work, ensemble, x, y, log_probs, attacks, budget, then=10 * _PROBE_STEPS
+        work = Work(
+            ensemble,
+            x,
+            y,
+            identity,
+            store=store,
+            cluster=cluster,
+            minutes=time_budget,
+            show=show,
         )
-        probed = _probed(work, ensemble, x[sample], y[sample], budget, attacks)
+        results, x_adv = run_suite(
+            work, log_probs, attacks, budget, then=10 * _PROBE_STEPS
+        )
+        probed = _probed(work, sample, budget, attacks)
     classes_adv, log_probs_adv = answers(ensemble, x_adv, budget.batch_size)
     return Audit(
         budget=budget,
@@ -135,48 +157,45 @@ def audit(
 
 def _probed(
     work: Work,
-    ensemble: Ensemble,
-    x: Images,
-    y: Labels,
+    rows: Ints,
     budget: Budget,
     attacks: Sequence[SuiteAttack],
 ) -> dict[str, Arrays | None]:
-    """Return what each probe found on the sample; None for which there was no time."""
-    images = (ensemble, x, y)
+    """Return what each probe found on some images; None if there was no time for it."""
+    num_members = len(work.ensemble)
     twice = dataclasses.replace(budget, eps=2 * budget.eps)
-    long = 2 * attacks[0].num_steps
-    makers: dict[str, tuple[int, Callable[[], Arrays]]] = {
-        "randomness": (1, lambda: probes.randomness(ensemble, x, budget)),
-        "one_step": (1, lambda: probes.one_step(*images, budget)),
-        "noise": (10, lambda: probes.noise(*images, budget)),
-        "twice_eps": (30, lambda: probes.robust(*images, _PROBE_STEPS, twice)),
-        "unbounded": (30, lambda: probes.unbounded(*images, budget)),
-        "steps": (long, lambda: probes.many_steps(*images, long, budget)),
-        "eps": (150, lambda: probes.smallest_eps(*images, _PROBE_STEPS, budget)),
+    steps, long = {"num_steps": _PROBE_STEPS}, 2 * attacks[0].num_steps
+    probed: dict[str, tuple[int, Callable[..., Arrays], dict[str, Any]]] = {
+        "randomness": (1, probes.randomness, {}),
+        "one_step": (1, probes.one_step, {}),
+        "noise": (10, probes.noise, {}),
+        "twice_eps": (30, probes.robust, {**steps, "budget": twice}),
+        "unbounded": (30, probes.unbounded, {}),
+        "steps": (long, probes.many_steps, {"num_steps": long}),
+        "eps": (150, probes.smallest_eps, steps),
     }
-    if len(ensemble) > 1:
-        makers["signs"] = (1, lambda: probes.signs(*images, budget))
-        makers["transfer"] = (
-            30,
-            lambda: probes.transfer(*images, _PROBE_STEPS, budget),
-        )
-    for size in sorted({*(s for s in _SIZES if s < len(ensemble)), len(ensemble)}):
-        part = functools.partial(
-            probes.robust, ensemble.first(size), x, y, _PROBE_STEPS, budget
-        )
-        makers[f"members {size}"] = (30, part)
-    left = sum(cost for cost, _ in makers.values())
+    if num_members > 1:
+        probed["signs"] = (1, probes.signs, {})
+        probed["transfer"] = (30, probes.transfer, steps)
+    for size in sorted({*(s for s in _SIZES if s < num_members), num_members}):
+        probed[f"members {size}"] = (30, probes.robust, {**steps, "size": size})
     settings = {
         "budget": budget.settings(),
-        "num_probes": len(x),
+        "num_probes": len(rows),
         "num_steps": attacks[0].num_steps,
     }
-    probed = {}
-    for name, (cost, make) in makers.items():
-        work.expect(left * len(x))
-        probed[name] = work.piece(name, settings, make, cost=cost * len(x))
-        left -= cost
-    return probed
+    pieces = [
+        Piece(
+            name,
+            settings,
+            rows,
+            functools.partial(probe, **{"budget": budget, **arguments}),
+            cost * len(rows),
+        )
+        for name, (cost, probe, arguments) in probed.items()
+    ]
+    work.expect(sum(piece.cost for piece in pieces))
+    return dict(zip(probed, work.do(pieces), strict=True))
 
 
 def _checked(ensemble: Ensemble, x: Images, y: Labels) -> tuple[Images, Labels]:

@@ -57,6 +57,7 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     from advens.auditing.audit import audit
     from advens.auditing.compare import compare
     from advens.auditing.report import render
+    from advens.cluster.client import Cluster
     from advens.progress import Bars
     from advens.storage.store import Store
 
@@ -69,18 +70,26 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     with _backend_errors_explained():
         ensemble = _ensemble(paths, values, x, y)
         program.check_writable("out", out)
-        result = audit(
-            ensemble,
-            x,
-            y,
-            eps=values.eps,
-            norm=values.norm,
-            seed=values.seed,
-            **{name: getattr(values, name) for name in options.COUNTS},
-            store=Store(values.work_dir or out / "work"),
-            time_budget=values.time_budget,
-            bars=Bars(show=not values.quiet),
-        )
+        store = Store(values.work_dir or out / "work")
+        with contextlib.ExitStack() as stack:
+            cluster = None
+            if values.cluster:
+                cluster = stack.enter_context(
+                    contextlib.closing(Cluster(values.cluster, store))
+                )
+            result = audit(
+                ensemble,
+                x,
+                y,
+                eps=values.eps,
+                norm=values.norm,
+                seed=values.seed,
+                **{name: getattr(values, name) for name in options.COUNTS},
+                store=store,
+                cluster=cluster,
+                time_budget=values.time_budget,
+                bars=Bars(show=not values.quiet),
+            )
     document, outcomes = result.document() | {"command": command}, result.arrays()
     document["data"]["file"] = values.data or values.dataset
     for member, path in zip(document["members"], paths, strict=True):
@@ -115,7 +124,7 @@ def _other(
     values: FlagValues, x: Images, y: Labels
 ) -> tuple[Document, dict[str, np.ndarray]] | None:
     """Return the audit to compare with, if any; that of other images is refused."""
-    from advens.auditing.work import checksum
+    from advens.auditing.checksums import checksum
 
     if values.compare is None:
         return None

@@ -106,6 +106,12 @@ def _options() -> flags.FlagValues:
         "Directory of what is done, from which an audit is resumed; default: work, in "
         "--out.",
     )
+    string(
+        "cluster",
+        None,
+        "A Dask cluster that attacks: its scheduler's address or file, or local; its "
+        "workers must see --work_dir.",
+    )
     string("compare", None, "The audit.json of other models on the same images.")
     boolean("quiet", False, "Print errors only.")
     boolean("help", False, "Print this help.")

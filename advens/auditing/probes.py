@@ -127,7 +127,7 @@ def unbounded(ensemble: Ensemble, x: Images, y: Labels, budget: Budget) -> Array
     return {"right": ~found.broken}
 
 
-def randomness(ensemble: Ensemble, x: Images, budget: Budget) -> Arrays:
+def randomness(ensemble: Ensemble, x: Images, y: Labels, budget: Budget) -> Arrays:
     """Ask for the same answers three times.
 
     Returns:
@@ -167,13 +167,20 @@ def signs(ensemble: Ensemble, x: Images, y: Labels, budget: Budget) -> Arrays:
 
 
 def robust(
-    ensemble: Ensemble, x: Images, y: Labels, num_steps: int, budget: Budget
+    ensemble: Ensemble,
+    x: Images,
+    y: Labels,
+    num_steps: int,
+    budget: Budget,
+    size: int | None = None,
 ) -> Arrays:
-    """Attack the ensemble by APGD through its own gradient.
+    """Attack the ensemble, or that of its first members, through its own gradient.
 
     Returns:
-        `clean` and `right`, `(n,)` bool, without and under attack.
+        `clean` and `right`, `(n,)` bool, without and under attack by APGD.
     """
+    if size is not None:
+        ensemble = ensemble.first(size)
     clean = _is_right(ensemble, x, y, budget)
     found = _apgd(ensemble, x, y, budget.eps, num_steps, budget)
     return {"clean": clean, "right": clean & ~found.broken}

@@ -1,19 +1,20 @@
 """The attacks of an audit, one after the other, each on what the others left."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from advens.arrays import Answers, Floats, Images, Ints, Labels
+from advens.arrays import Answers, Floats, Images, Labels
 from advens.attacks.apgd import apgd
 from advens.attacks.balls import Norm
 from advens.attacks.compiled import gradient
 from advens.attacks.queries import Followed, Scores, answers
 from advens.attacks.square import square
 from advens.attacks.threat import GradientSource, Objective, Threat
-from advens.auditing.work import Arrays, Work
+from advens.auditing.work import Arrays, Piece, Work
 from advens.models.ensemble import Ensemble
 
 # Images of a piece: what a killed audit has to do again, at most.
@@ -138,9 +139,6 @@ def suite(
 
 def run_suite(
     work: Work,
-    ensemble: Ensemble,
-    x: Images,
-    y: Labels,
     log_probs: Floats,
     attacks: Sequence[SuiteAttack],
     budget: Budget,
@@ -150,10 +148,7 @@ def run_suite(
     """Attack the images that are classified correctly; what is broken drops out.
 
     Args:
-        work: keeps the pieces.
-        ensemble: the ensemble.
-        x: `(n, ...)` float32 in [0, 1].
-        y: `(n,)` int.
+        work: does the pieces.
         log_probs: `(n, k)`, what the ensemble answers without attack.
         attacks: the attacks, in turn.
         budget: how hard they are.
@@ -164,6 +159,7 @@ def run_suite(
         those that resist all attacks, the best attempt of the first; for those that are
         misclassified anyway, themselves.
     """
+    ensemble, x, y = work.ensemble, work.x, work.y
     left = log_probs.argmax(axis=1) == y
     x_adv = x.copy()
     results = []
@@ -172,27 +168,32 @@ def run_suite(
         rows, seconds, done = np.flatnonzero(left), 0.0, True
         ahead = sum(_cost(ensemble, a, log_probs.shape[1]) for a in attacks[index:])
         work.expect(len(rows) * (ahead + then))
-        for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-
-            def make(block: Ints = block, index: int = index) -> Arrays:
-                rng = np.random.default_rng([budget.seed, index, block[0]])
-                arrays = (x[block], y[block], log_probs[block])
-                made = _attacked(ensemble, attacks[index], *arrays, budget, rng)
-                if index:  # the others' failures need no space
-                    made["x_adv"] = made["x_adv"][made["broken"]]
-                return made
-
-            settings = {
-                "attack": dataclasses.asdict(attack),
-                "budget": budget.settings(),
-                "images": block.tolist(),
-            }
-            cost = len(block) * _cost(ensemble, attack, log_probs.shape[1])
-            arrays = work.piece(attack.name, settings, make, cost=cost)
+        blocks = np.split(rows, range(_BLOCK, len(rows), _BLOCK)) if len(rows) else []
+        pieces = [
+            Piece(
+                attack.name,
+                {
+                    "attack": dataclasses.asdict(attack),
+                    "budget": budget.settings(),
+                    "images": block.tolist(),
+                },
+                block,
+                functools.partial(
+                    _attacked,
+                    attack=attack,
+                    log_probs=log_probs[block],
+                    budget=budget,
+                    seeds=(budget.seed, index, int(block[0])),
+                    keep_all=index == 0,  # the others' failures need no space
+                ),
+                len(block) * _cost(ensemble, attack, log_probs.shape[1]),
+            )
+            for block in blocks
+        ]
+        for block, arrays in zip(blocks, work.do(pieces), strict=True):
             if arrays is None:
                 done = False
-                break
+                continue
             attempted[block] = True
             broken[block] = arrays["broken"]
             zero[block] = arrays["zero_gradient"]
@@ -206,14 +207,17 @@ def run_suite(
 
 def _attacked(
     ensemble: Ensemble,
-    attack: SuiteAttack,
     x: Images,
     y: Labels,
+    *,
+    attack: SuiteAttack,
     log_probs: Floats,
     budget: Budget,
-    rng: np.random.Generator,
+    seeds: Sequence[int],
+    keep_all: bool,
 ) -> Arrays:
     """Attack some images; whether they are broken is judged anew."""
+    rng = np.random.default_rng(seeds)
     x_adv = x.copy()
     broken, zero_gradient = np.zeros(len(x), bool), np.zeros(len(x), bool)
     ranked = np.argsort(-log_probs, axis=1, kind="stable")
@@ -252,7 +256,11 @@ def _attacked(
         zero_gradient[left] |= found.zero_gradient
         _, log_probs_adv = answers(ensemble, found.x_adv, budget.batch_size)
         broken[left] = log_probs_adv.argmax(axis=1) != y[left]
-    return {"x_adv": x_adv, "broken": broken, "zero_gradient": zero_gradient}
+    return {
+        "x_adv": x_adv if keep_all else x_adv[broken],
+        "broken": broken,
+        "zero_gradient": zero_gradient,
+    }
 
 
 def _cost(ensemble: Ensemble, attack: SuiteAttack, num_classes: int) -> float:

@@ -1,16 +1,19 @@
 """The pieces of an audit: each done once, kept in a store, within a time budget."""
 
-import hashlib
-import json
+import dataclasses
+import functools
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias, TypedDict
 
-import keras
 import numpy as np
 
 from advens import backend
-from advens.arrays import Images, Labels
+from advens.arrays import Images, Ints, Labels
+from advens.auditing.checksums import checksum, checksum_of
+from advens.auditing.packed import PackedEnsemble, packed, unpacked
+from advens.cluster.client import Cluster, Unit
 from advens.models.ensemble import Ensemble
 from advens.models.votes import Votes
 from advens.storage.addresses import Spec
@@ -31,68 +34,131 @@ class Identity(TypedDict):
     backend: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A piece of an audit.
+
+    Attributes:
+        name: what the progress calls it.
+        settings: what determines its result, beside the identity of the audit.
+        rows: `(k,)`, the images that it is about.
+        make: makes it, from the ensemble, these images and their labels. It can be
+            pickled.
+        cost: how much work it is, compared with the others.
+    """
+
+    name: str
+    settings: Spec
+    rows: Ints
+    make: Callable[[Ensemble, Images, Labels], Arrays]
+    cost: float
+
+
 class Work:
     """What has been done of an audit, and what may still be done.
 
     Args:
-        store: where finished pieces are kept; None to keep none.
+        ensemble: what is audited.
+        x: `(n, ...)` float32 in [0, 1].
+        y: `(n,)` int.
         identity: what determines the ensemble and the images, see `identity_of`.
+        store: where finished pieces are kept; None to keep none.
+        cluster: whose workers do the pieces; its store is `store`.
         minutes: no piece is started when they are over; None for no limit.
-        show: called with the name of each piece that starts, the cost of what is done
-            and that of the whole audit.
+        show: called with the name of a piece, the cost of what is done and that of the
+            whole audit.
 
     Attributes:
+        ensemble: what is audited.
+        x: the images.
+        y: their labels.
         seconds: the time that all pieces took, in the runs in which they were done.
     """
 
     def __init__(
         self,
-        store: Store | None,
+        ensemble: Ensemble,
+        x: Images,
+        y: Labels,
         identity: Identity,
-        minutes: float | None,
-        show: Callable[[str, float, float], None],
+        *,
+        store: Store | None = None,
+        cluster: Cluster | None = None,
+        minutes: float | None = None,
+        show: Callable[[str, float, float], None] = lambda *_: None,
     ) -> None:
         self.seconds = 0.0
         self._done = self._total = 0.0
-        self._store = store
+        self.ensemble, self.x, self.y = ensemble, x, y
         self._identity = identity
-        self._end = np.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._store = store
+        self._cluster = cluster
+        if cluster:  # one object for all pieces, so that it is sent once
+            self._packed = packed(ensemble, identity["members"])
+        self._end = math.inf if minutes is None else time.time() + 60 * minutes
         self._show = show
 
     def expect(self, cost: float) -> None:
-        """Say how much work is still to come, in the units of `piece`."""
+        """Say how much work is still to come, in the units of `Piece`."""
         self._total = self._done + cost
 
-    def piece(
-        self, name: str, settings: Spec, make: Callable[[], Arrays], *, cost: float
-    ) -> Arrays | None:
-        """Return what `make` returns, from the store if it was made before.
-
-        Args:
-            name: of the piece.
-            settings: what else determines its result.
-            make: makes it.
-            cost: how much work it is, compared with the others.
+    def do(self, pieces: Sequence[Piece]) -> list[Arrays | None]:
+        """Do those pieces that the store lacks.
 
         Returns:
-            The arrays, with `"seconds"`, the time that they took; None if they are not
-            in the store and the time is over.
+            What each of them made, with `"seconds"`, the time that it took; None for
+            those that the time was over for.
         """
-        spec = {**self._identity, "piece": name, **settings}
-        self._show(name, self._done, self._total)
-        arrays = self._store.load(KIND, spec) if self._store else None
-        if arrays is None:
-            if time.monotonic() > self._end:
-                return None
-            start = time.perf_counter()
-            arrays = make()
-            arrays["seconds"] = np.array(time.perf_counter() - start)
-            if self._store:
-                self._store.save(KIND, spec, arrays)
-        self.seconds += float(arrays["seconds"])
-        self._done += cost
-        self._show(name, self._done, self._total)
-        return arrays
+        done: dict[int, Arrays] = {}
+        if pieces:
+            self._show(pieces[0].name, self._done, self._total)
+        made = self._on(self._cluster, pieces) if self._cluster else self._here(pieces)
+        for index, arrays in made:
+            done[index] = arrays
+            self.seconds += float(arrays["seconds"])
+            self._done += pieces[index].cost
+            self._show(pieces[index].name, self._done, self._total)
+        return [done.get(index) for index in range(len(pieces))]
+
+    def _here(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, Arrays]]:
+        for index, piece in enumerate(pieces):
+            self._show(piece.name, self._done, self._total)
+            spec = self._spec(piece)
+            arrays = self._store.load(KIND, spec) if self._store else None
+            if arrays is None:
+                if time.time() > self._end:
+                    continue
+                arrays = _made(piece, self.ensemble, self.x, self.y)
+                if self._store:
+                    self._store.save(KIND, spec, arrays)
+            yield index, arrays
+
+    def _on(
+        self, cluster: Cluster, pieces: Sequence[Piece]
+    ) -> Iterator[tuple[int, Arrays]]:
+        indices = {
+            Unit(
+                piece.name, self._spec(piece), functools.partial(_made_there, piece)
+            ): index
+            for index, piece in enumerate(pieces)
+        }
+        shared = self._packed, self.x, self.y
+        for unit, arrays in cluster.make(KIND, list(indices), *shared, until=self._end):
+            yield indices[unit], dict(arrays)
+
+    def _spec(self, piece: Piece) -> Spec:
+        return {**self._identity, "piece": piece.name, **piece.settings}
+
+
+def _made(piece: Piece, ensemble: Ensemble, x: Images, y: Labels) -> Arrays:
+    start = time.perf_counter()
+    arrays = piece.make(ensemble, x[piece.rows], y[piece.rows])
+    return {**arrays, "seconds": np.array(time.perf_counter() - start)}
+
+
+def _made_there(piece: Piece, packed: PackedEnsemble, x: Images, y: Labels) -> Arrays:
+    """Do a piece on a worker of a cluster."""
+    return _made(piece, unpacked(packed), x, y)
 
 
 def identity_of(ensemble: Ensemble, x: Images, y: Labels) -> Identity:
@@ -104,21 +170,3 @@ def identity_of(ensemble: Ensemble, x: Images, y: Labels) -> Identity:
         "y": checksum([y]),
         "backend": backend.name(),
     }
-
-
-def checksum_of(model: keras.Model) -> str:
-    """Return a checksum of a model's weights and, if Keras can tell it, its config."""
-    try:
-        config = model.to_json()
-    except Exception:  # of a subclass, get_config may raise anything
-        config = f"{type(model).__module__}.{type(model).__qualname__}"
-    return checksum(model.get_weights(), config)
-
-
-def checksum(arrays: Sequence[np.ndarray], text: str = "") -> str:
-    """Return 64 hexadecimal digits of a SHA-256."""
-    digest = hashlib.sha256(text.encode())
-    for array in arrays:
-        digest.update(json.dumps([str(array.dtype), array.shape]).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a worker of a cluster does: one training, or one threat on a part of the images.
+"""What a worker of a cluster does: one unit of work at a time.
 
 What it makes lies in the store. So a unit of work that is lost with its worker, or done
 twice, does no harm.
@@ -6,8 +6,10 @@ twice, does no harm.
 
 import contextlib
 import dataclasses
+import functools
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +19,7 @@ from advens.attacks.threat import Attack, Threat
 from advens.evaluation.evaluate import evaluate
 from advens.evaluation.outcomes import pack_outcomes
 from advens.storage.addresses import Spec
+from advens.storage.npz import Arrays
 from advens.storage.store import Store
 from advens.training.loaded_ensembles import LoadedEnsembles
 from advens.training.members import fit_one
@@ -25,8 +28,6 @@ from advens.training.recipe import Member
 if TYPE_CHECKING:
     from distributed import Worker
 
-# Outcomes of a threat on a part of the images.
-PART: Final = "outcomes-part"
 # Of these, bits and speed depend on the versions.
 _COMPARED: Final = ("python", "advens", "keras", "tensorflow", "jax", "numpy")
 
@@ -105,29 +106,57 @@ class _OfThisThread(threading.local):
 
 
 _of_this_thread = _OfThisThread()
+# Opening one writes a file.
+_store = functools.lru_cache(maxsize=4)(Store)
 
 
 def train(root: Path, member: Member, x: Images, y: Labels) -> None:
     """Train a member, or what is left to do of it, into the store."""
     with _worker_named():
-        fit_one(member, x, y, Store(root))
+        fit_one(member, x, y, _store(root))
 
 
-def attack(
+def outcomes(
     root: Path,
-    spec: Spec,
     members: Sequence[Member],
-    x: Images,
-    y: Labels,
     part: slice,
     threat: Threat | None,
     attacks: Sequence[Attack],
-) -> None:
-    """Put into the store how the ensemble of trained members fares on some images."""
+    x: Images,
+    y: Labels,
+) -> Arrays:
+    """Return how the ensemble of trained members fares on a part of the images."""
+    ensemble = _of_this_thread.ensembles.load(members, _store(root))
+    return pack_outcomes(
+        evaluate(ensemble, x[part], y[part], threat=threat, attacks=attacks)
+    )
+
+
+def make(
+    root: Path,
+    kind: str,
+    spec: Spec,
+    function: Callable[..., Arrays],
+    until: float,
+    *shared: object,
+) -> bool:
+    """Put what a function makes into the store, unless it is there.
+
+    Args:
+        root: the directory of the store.
+        kind: what it is.
+        spec: its address.
+        function: called with what is shared.
+        until: it is not called after this time, in seconds since 1970.
+        *shared: what all units of work take.
+
+    Returns:
+        Whether it is in the store.
+    """
     with _worker_named():
-        store = Store(root)
-        if store.has(PART, spec):
-            return
-        ensemble = _of_this_thread.ensembles.load(members, store)
-        outcomes = evaluate(ensemble, x[part], y[part], threat=threat, attacks=attacks)
-        store.save(PART, spec, pack_outcomes(outcomes))
+        store = _store(root)
+        if not store.has(kind, spec):
+            if time.time() > until:
+                return False
+            store.save(kind, spec, function(*shared))
+        return True

@@ -35,6 +35,7 @@ class Ensemble(keras.Model):
     Attributes:
         members: the classifiers.
         votes: how they vote.
+        member_outputs: what they return, as it was given.
 
     Raises:
         ValueError: if there is no member, one is not a classifier of images with one
@@ -55,7 +56,7 @@ class Ensemble(keras.Model):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.members = _checked_members(members)
         self.votes = votes
-        self._outputs = outputs
+        self.member_outputs = outputs
         self._derived = Derived(self.members, outputs)
         self.built = True
 
@@ -89,7 +90,7 @@ class Ensemble(keras.Model):
     def _current(self) -> Derived:
         """Return what follows from the members as they are now."""
         if not self._derived.is_current():
-            self._derived = Derived(self.members, self._outputs)
+            self._derived = Derived(self.members, self.member_outputs)
             self.train_function = self.test_function = self.predict_function = None
         return self._derived
 
@@ -114,7 +115,7 @@ class Ensemble(keras.Model):
         Args:
             count: how many, from 1 to `len(ensemble)`.
         """
-        outputs = self._outputs
+        outputs = self.member_outputs
         if outputs is not None and not isinstance(outputs, str):
             outputs = outputs[:count]
         return Ensemble(self.members[:count], outputs=outputs, votes=self.votes)
@@ -175,7 +176,7 @@ class Ensemble(keras.Model):
         members = [keras.saving.serialize_keras_object(m) for m in self.members]
         return {
             "members": members,
-            "outputs": self._outputs,
+            "outputs": self.member_outputs,
             "votes": self.votes,
             "name": self.name,
         }

@@ -24,9 +24,10 @@ from keras import layers
 from advens import audit as real_audit
 from advens import backend
 from advens.auditing import options
+from advens.auditing.checksums import checksum
 from advens.auditing.command import main
 from advens.auditing.files import read_audit
-from advens.auditing.work import checksum
+from advens.cluster import client
 from advens.models.votes import Votes
 
 SHAPE = (3, 3, 1)
@@ -113,6 +114,7 @@ def test_audit(directory, calls, capsys):
     assert len(ensemble) == 2 and ensemble.votes == "mean_probability"
     assert store.root == directory / "audit" / "work"
     assert call.pop("bars")._show
+    assert call.pop("cluster") is None
     assert call == {
         **{"eps": 0.125, "norm": "linf", "seed": 0},
         **{"batch_size": 250, "num_steps": 100, "num_queries": 5000},
@@ -161,6 +163,22 @@ def test_options_reach_the_audit(directory, calls, capsys):
     assert document["data"]["file"] == "digits"
     assert document["members"][0]["file"] == "models/digits.keras"
     assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_cluster(directory, calls, monkeypatch):
+    opened = []
+
+    class Stub:
+        def __init__(self, address, store):
+            opened.append((address, store.root))
+
+        def close(self):
+            opened.append("closed")
+
+    monkeypatch.setattr(client, "Cluster", Stub)
+    run("models/a.keras", DATA, EPS, "--cluster=tcp://head:1", "--quiet")
+    assert isinstance(calls[0]["cluster"], Stub)
+    assert opened == [("tcp://head:1", directory / "audit" / "work"), "closed"]
 
 
 def test_options_are_those_of_the_library():

@@ -5,7 +5,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from distributed import LocalCluster
 from numpy.testing import assert_array_equal
 
 from advens import backend
@@ -16,28 +15,6 @@ from advens.storage.store import Store
 from advens.strauss2017 import experiments
 
 
-@pytest.fixture
-def threads(monkeypatch):
-    """Let a local cluster be of threads in this process."""
-
-    def of_threads():
-        return LocalCluster(
-            n_workers=2, processes=False, threads_per_worker=1, dashboard_address=":0"
-        )
-
-    monkeypatch.setattr(client, "_local_cluster", of_threads)
-    # It cannot be undone, and other tests are random.
-    monkeypatch.setattr(backend, "make_deterministic", lambda: None)
-    monkeypatch.setattr(backend, "limit_threads", lambda count: None)
-
-
-@pytest.fixture
-def cluster(threads, tmp_path):
-    connected = Cluster("local", Store(tmp_path / "store"))
-    yield connected
-    connected.close()
-
-
 def test_the_table_is_that_of_one_process(cluster, make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "_PART", 30)
     run = make_run(tmp_path / "store", cluster=cluster)
@@ -46,7 +23,7 @@ def test_the_table_is_that_of_one_process(cluster, make_run, tmp_path, monkeypat
     for cell, other in zip(cells, alone, strict=True):
         assert_array_equal(cell.correct, other.correct)
     # A second run sends nothing.
-    monkeypatch.setattr(cluster._client, "submit", None)
+    monkeypatch.setattr(cluster._connection._client, "submit", None)
     again = experiments.table2(
         make_run(tmp_path / "store", cluster=cluster), ["rand_ini"]
     )
