@@ -17,7 +17,7 @@ from advens import backend
 from advens.cluster import worker
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, KilledWorker, LocalCluster
+    from distributed import Client, Future, LocalCluster
 
 # How many sets of shared things workers hold at a time: training and test images.
 _KEPT: Final = 2
@@ -27,6 +27,10 @@ _SECONDS_ALONE: Final = 30.0
 
 class NoWorkerWarning(UserWarning):
     """A cluster has lost all of its workers."""
+
+
+class _LostError(Exception):
+    """The scheduler is gone, or all workers that had what a task needs."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,6 +92,25 @@ class Connection:
         Raises:
             RuntimeError: if one fails, naming it and its worker.
         """
+        left = list(tasks)
+        while left:
+            try:
+                for task, result in self._ended(left, shared, resource):
+                    left.remove(task)
+                    yield task, result
+            except _LostError as error:
+                # Workers take with them what was sent, so all of it is sent again.
+                if self._client.status != "running":
+                    raise RuntimeError(
+                        "The scheduler of the cluster was lost. The same command "
+                        "continues"
+                    ) from error
+                self._shared.clear()
+
+    def _ended(
+        self, tasks: Sequence[Task], shared: Sequence[object], resource: str | None
+    ) -> Iterator[tuple[Task, Any]]:
+        """Submit tasks; yield each when it has ended, with what it returned."""
         sent = self._sent(*shared)
         declared = resource and any(
             resource in (w.get("resources") or {}) for w in self._workers().values()
@@ -106,26 +129,27 @@ class Connection:
             future.add_done_callback(ended.put)
         try:
             while futures:
-                future = self._next(ended)
+                try:
+                    future = ended.get(timeout=_SECONDS_ALONE)
+                except queue.Empty:
+                    self._wait_for_worker()
+                    continue
                 task = futures.pop(future)
                 yield task, self._result(future, task.name)
         finally:
             self._client.cancel(list(futures))
 
-    def _next(self, ended: "queue.SimpleQueue[Future]") -> "Future":
-        """Wait for the next task to end; say so while there is no worker."""
-        while True:
-            try:
-                return ended.get(timeout=_SECONDS_ALONE)
-            except queue.Empty:
-                # A lost scheduler cancels the tasks.
-                with contextlib.suppress(OSError):
-                    if not self._workers():
-                        warnings.warn(
-                            "The cluster has no worker. The work goes on when it has",
-                            NoWorkerWarning,
-                            stacklevel=2,
-                        )
+    def _wait_for_worker(self) -> None:
+        """Wait until there is a worker; say so while there is none."""
+        with contextlib.suppress(OSError):  # a lost scheduler cancels the tasks
+            while not self._workers():
+                warnings.warn(
+                    "The cluster has no worker. The work goes on when it has one",
+                    NoWorkerWarning,
+                    stacklevel=2,
+                )
+                with contextlib.suppress(TimeoutError):
+                    self._client.wait_for_workers(1, timeout=_SECONDS_ALONE)
 
     def _result(self, future: "Future", name: str) -> object:
         from distributed import CancelledError, KilledWorker
@@ -133,27 +157,25 @@ class Connection:
         try:
             return future.result()
         except CancelledError as error:
-            raise RuntimeError(
-                "The scheduler of the cluster or all of its workers were lost. The "
-                "same command continues"
-            ) from error
+            raise _LostError from error
         except KilledWorker as error:
             raise RuntimeError(
                 f"Workers ended while they did {name}, the last one at "
-                f"{error.last_worker.address}. {self._why(error)}"
+                f"{error.last_worker.address}. {self._why_ended()}"
             ) from error
         except Exception as error:
             raise RuntimeError(f"{name}: {error}") from error
 
-    def _why(self, error: "KilledWorker") -> str:
-        """Return why a worker has ended, if that is known."""
-        for _, event in self._client.get_events("worker-restart-memory"):
-            if event["worker"] == error.last_worker.address:
-                return (
-                    f"It had too little memory: {event['rss'] / 2**30:.1f} GiB were in "
-                    "use. Start workers with a larger --memory-limit"
-                )
-        return "Its log tells why"
+    def _why_ended(self) -> str:
+        """Return why workers have ended, if that is known."""
+        if events := self._client.get_events("worker-restart-memory"):
+            _, event = events[-1]
+            return (
+                f"The one at {event['worker']} had too little memory: it used "
+                f"{event['rss'] / 2**30:.1f} GiB. Start workers with a larger "
+                "--memory-limit"
+            )
+        return "Their logs tell why"
 
     def _workers(self) -> Mapping[str, Any]:
         return self._client.scheduler_info()["workers"]
@@ -163,6 +185,9 @@ class Connection:
         for known, futures in self._shared:
             if len(known) == len(shared) and all(map(operator.is_, known, shared)):
                 return futures
+        if not shared:
+            return []
+        self._wait_for_worker()
         # A hash of their content would name later copies like these.
         futures = self._client.scatter(list(shared), broadcast=True, hash=False)
         self._shared.append((shared, futures))
@@ -190,7 +215,12 @@ class Connection:
                 prepare(Settings(**values), worker)
 
         self._token.touch()
-        self._client.register_plugin(Prepared())
+        try:
+            self._client.register_plugin(Prepared())
+        except OSError as error:
+            raise RuntimeError(
+                f"A worker ended while it was prepared. {self._why_ended()}"
+            ) from error
 
 
 def _connected(address: str) -> "Client":

@@ -24,9 +24,9 @@ class Processes:
         self.scheduler = self._start("dask_scheduler", "--port=0")
         wait_until(lambda: self.file.exists() and json.loads(self.file.read_text()))
 
-    def start_worker(self, name, **environment):
+    def start_worker(self, name, *arguments, **environment):
         """Start a worker, which is ready some seconds later."""
-        arguments = ("--nthreads=1", "--no-nanny", f"--name={name}")
+        arguments = ("--nthreads=1", "--no-nanny", f"--name={name}", *arguments)
         self.workers[name] = self._start("dask_worker", *arguments, **environment)
 
     def kill(self, name):

@@ -37,7 +37,7 @@ class Scaled(layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        del config["factor"]
+        config.pop("factor", None)  # which a second call lacks
         return config
 
     def load_own_variables(self, store):
