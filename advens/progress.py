@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -18,6 +19,9 @@ from rich.progress import (
 )
 
 _POLL_SECONDS: Final = 0.5
+# Of many members it takes long to tell how far they are: that is at most this share of
+# the time.
+_POLL_SHARE: Final = 0.05
 
 
 class Bars:
@@ -54,9 +58,12 @@ class Bars:
                 )
 
             def poll() -> None:
-                update()
-                while not stop.wait(_POLL_SECONDS):
+                pause = 0.0
+                while not stop.wait(pause):
+                    start = time.monotonic()
                     update()
+                    took = time.monotonic() - start
+                    pause = max(_POLL_SECONDS, took / _POLL_SHARE)
 
             poller = threading.Thread(target=poll, daemon=True)
             poller.start()

@@ -98,6 +98,11 @@ def audit(
     if time_budget is not None:
         check_positive("time_budget", time_budget)
     if cluster is not None:
+        if not isinstance(cluster, Cluster):
+            raise ValueError(
+                "`cluster` must be a `Cluster`, as Cluster(address, store). Received: "
+                f"{cluster!r}"
+            )
         if store is not None and store.root != cluster.store.root:
             raise ValueError(
                 "`store` must be None or that of `cluster`. Received: "

