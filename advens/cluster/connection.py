@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from advens import backend
 from advens.cluster import worker
 
 if TYPE_CHECKING:
@@ -197,9 +196,7 @@ class Connection:
         """Make all workers, later ones too, compute as this process does."""
         from distributed import WorkerPlugin
 
-        settings = worker.Settings(
-            backend.name(), worker.versions(), root, self._token.name
-        )
+        settings = worker.Settings(worker.alike(), root, self._token.name)
         values = dataclasses.asdict(settings)
 
         class Prepared(WorkerPlugin):

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import keras
+
 from advens import backend, process, provenance
 from advens.arrays import Images, Labels
 from advens.attacks.threat import Attack, Threat
@@ -37,32 +39,35 @@ class Settings:
     """What all workers must have in common with their client.
 
     Attributes:
-        backend: name of Keras's backend.
-        versions: of Python and the packages that results depend on.
+        alike: what results depend on, see `alike`.
         root: the directory of the store.
         token: name of a file that the client has put there.
     """
 
-    backend: str
-    versions: dict[str, str]
+    alike: dict[str, str]
     root: Path
     token: str
 
 
-def versions() -> dict[str, str]:
-    """Return the versions on which results depend."""
-    found = provenance.versions()
-    return {name: found[name] for name in _COMPARED if name in found}
+def alike() -> dict[str, str]:
+    """Return what results depend on in this process: versions, and Keras's settings."""
+    versions = provenance.versions()
+    return {
+        "Keras's backend": backend.name(),
+        "Keras's floatx": keras.config.floatx(),
+        "Keras's epsilon": str(keras.config.epsilon()),
+        "Keras's image_data_format": keras.config.image_data_format(),
+        **{name: versions[name] for name in _COMPARED if name in versions},
+    }
 
 
 def prepare(settings: Settings, worker: "Worker") -> None:
     """Make a worker compute as its client does.
 
     Raises:
-        RuntimeError: if it cannot, since a version, the backend or the store differs.
+        RuntimeError: if it cannot, since a version, a setting or the store differs.
     """
-    ours = {"Keras's backend": backend.name(), **versions()}
-    theirs = {"Keras's backend": settings.backend, **settings.versions}
+    ours, theirs = alike(), settings.alike
     differing = [
         f"{name} {ours.get(name)}, not {theirs.get(name)}"
         for name in sorted({*ours, *theirs})

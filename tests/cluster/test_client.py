@@ -144,17 +144,22 @@ def test_no_dask(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backend": "torch"}, "It has Keras's backend .*, not torch"),
-        ({"versions": {"numpy": "1.0"}}, r"It has .*numpy \d.*, not 1\.0"),
-        ({"token": "another"}, "must share the directory of the store"),
+        ({"Keras's backend": "torch"}, "It has Keras's backend .*, not torch"),
+        ({"Keras's floatx": "float64"}, "It has Keras's floatx float32, not float64"),
+        ({"numpy": "1.0"}, r"It has numpy \d.*, not 1\.0"),
+        ({"python": "2.7.0"}, r"It has python 3.*, not 2\.7\.0"),
     ],
 )
 def test_a_worker_must_be_like_its_client(changes, message, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "make_deterministic", lambda: None)
     monkeypatch.setattr(backend, "limit_threads", lambda count: None)
     (tmp_path / "token").touch()
-    usual = Settings(backend.name(), worker.versions(), tmp_path, "token")
+    usual = Settings(worker.alike(), tmp_path, "token")
     there = SimpleNamespace(address="tcp://there:1")
     worker.prepare(usual, there)
+    other = dataclasses.replace(usual, alike={**usual.alike, **changes})
     with pytest.raises(RuntimeError, match=f"The worker at tcp://there:1 .*{message}"):
-        worker.prepare(dataclasses.replace(usual, **changes), there)
+        worker.prepare(other, there)
+    elsewhere = dataclasses.replace(usual, token="another")
+    with pytest.raises(RuntimeError, match="must share the directory of the store"):
+        worker.prepare(elsewhere, there)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from distributed import Client
 
 from advens.cluster.connection import Connection, Task
 from advens.pretrained import load_pretrained
@@ -103,6 +105,27 @@ def test_killed_scheduler(processes, alone, tmp_path):
     assert run.wait(timeout=600) == 0, run.stderr.read()
     assert (tmp_path / "run" / CELLS).read_bytes() == alone
     assert members(tmp_path / "run").items() >= trained.items()
+
+
+def test_interrupted(processes, tmp_path):
+    """Ctrl-C leaves nothing on the cluster but the training that runs."""
+    processes.start_worker("a")
+    run = start(tmp_path / "run", f"--cluster={processes.file}")
+    store = tmp_path / "run" / "advens-work"
+    wait_until(lambda: list(store.glob("member/*.step-*")))
+    assert list(store.glob("client-*"))
+    run.send_signal(signal.SIGINT)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode not in (None, 0)
+    assert "Traceback" not in error
+    assert not list(store.glob("client-*"))
+    with Client(scheduler_file=str(processes.file)) as client:
+
+        def left(dask_scheduler):
+            return len(dask_scheduler.tasks), list(dask_scheduler.worker_plugins)
+
+        wait_until(lambda: client.run_on_scheduler(left)[0] == 0)
+        assert not any("client" in name for name in client.run_on_scheduler(left)[1])
 
 
 def test_two_clients_and_a_store_that_vanishes(processes, alone, tmp_path):
