@@ -10,6 +10,7 @@ store at the same time: at worst, two of them make the same artefact.
 """
 
 import contextlib
+import errno
 import json
 import operator
 import os
@@ -235,12 +236,11 @@ class Store:
                     f"{_PATIENCE_SECONDS} seconds. Mount it again, and start again"
                 )
             if not is_waiting:
-                warnings.warn(
+                message = (
                     f"{self.root} has vanished. Waiting for it, for "
-                    f"{_PATIENCE_SECONDS} seconds at most",
-                    VanishedStoreWarning,
-                    stacklevel=4,
+                    f"{_PATIENCE_SECONDS} seconds at most"
                 )
+                warnings.warn(message, VanishedStoreWarning, stacklevel=4)
             is_waiting = True
             time.sleep(0.2)
 
@@ -252,11 +252,12 @@ class Store:
         try:
             with open(path, "rb") as handle:
                 stat, data = os.fstat(handle.fileno()), handle.read()
-        except FileNotFoundError:
-            if self.root.is_dir():
-                return None
-            return self._read(kind, spec, step)  # it vanished meanwhile
         except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            if missing and self.root.is_dir():
+                return None
+            if missing or error.errno == errno.ESTALE:  # vanished, or replaced on NFS
+                return self._read(kind, spec, step)
             raise explained(error, "read", path) from error
         try:
             arrays = read_npz(data)

@@ -541,3 +541,35 @@ def test_a_store_that_stays_away(tmp_path, monkeypatch):
     ):
         gone.save("member", SPEC, OLD)
     assert not (tmp_path / "store").exists()
+
+
+def test_an_old_listing(tmp_path, monkeypatch):
+    """NFS may list files that were removed a moment ago, and not those that are new."""
+    stale = Store(tmp_path)
+    for step in (1, 2, 3):
+        stale.save_checkpoint("member", SPEC, step, OLD)
+    monkeypatch.setattr(stale, "_steps", lambda kind, spec: {1, 2, 3, 4})
+    step, arrays = stale.load_checkpoint("member", SPEC)
+    assert step == 3
+    assert_array_equal(arrays["w"], OLD["w"])
+    stale.save_checkpoint("member", SPEC, 5, NEW)
+    stale.save("member", SPEC, NEW)
+    monkeypatch.undo()
+    # What the old listing lacked is left, and does no harm.
+    assert stale.load_checkpoint("member", SPEC)[0] == 5
+    assert_array_equal(stale.load("member", SPEC)["w"], NEW["w"])
+
+
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
+    """NFS then answers that the handle is stale."""
+    held = Store(tmp_path)
+    held.save("member", SPEC, OLD)
+    fstat, failures = os.fstat, [OSError(errno.ESTALE, os.strerror(errno.ESTALE))]
+
+    def stale_once(descriptor):
+        if failures:
+            raise failures.pop()
+        return fstat(descriptor)
+
+    monkeypatch.setattr(store.os, "fstat", stale_once)
+    assert_array_equal(held.load("member", SPEC)["w"], OLD["w"])
