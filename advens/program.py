@@ -1,6 +1,7 @@
 """How a program starts and how it fails: in one line, without its libraries' notes."""
 
 import contextlib
+import importlib
 import logging
 import os
 import re
@@ -22,11 +23,14 @@ def start() -> None:
     process.use_onednn()
 
 
-def import_keras(*, seed: int) -> None:
-    """Import Keras and its backend quietly, and seed them for models that are random.
+def import_keras(*, seed: int | None = None) -> None:
+    """Import Keras and its backend without their notes.
 
-    TensorFlow 2.21 prints notes while it is imported, whatever the log level. Keras
-    imports it to seed it, on any backend.
+    TensorFlow 2.21 prints some while it is imported, whatever the log level.
+
+    Args:
+        seed: of models that are random; None to seed nothing. Keras seeds TensorFlow on
+            any backend, and imports it for that.
 
     Raises:
         RuntimeError: if there is no such backend.
@@ -38,7 +42,8 @@ def import_keras(*, seed: int) -> None:
             os.dup2(nowhere.fileno(), 2)
         import keras
 
-        keras.utils.set_random_seed(seed)
+        if seed is not None:
+            keras.utils.set_random_seed(seed)
     except ImportError as error:
         raise RuntimeError(
             f"Keras and its backend must be installed ({error}). The environment "
@@ -49,6 +54,12 @@ def import_keras(*, seed: int) -> None:
         os.close(terminal)
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def with_keras(module: str, function: str, *args: object) -> object:
+    """Call a function in a process that has not imported Keras, without its notes."""
+    import_keras()
+    return getattr(importlib.import_module(module), function)(*args)
 
 
 @contextlib.contextmanager

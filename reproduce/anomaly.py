@@ -51,6 +51,7 @@ def anomaly() -> None:
     if test_images is None:
         test_images = 1000 if FLAGS.dataset in constants.TABLE2 else 100
 
+    program.import_keras()
     from advens.strauss2017.anomaly import measure_anomaly
     from advens.strauss2017.reporting import anomaly_report, figure_style, figures
     from advens.strauss2017.reporting.tables import write_frame

@@ -43,6 +43,7 @@ def atlas() -> None:
                 f"Received: {name}={FLAGS[name].value}"
             )
 
+    program.import_keras()
     from advens.strauss2017.atlas import measure_atlas
 
     program.check_writable("figures_dir", directory("figures_dir"))

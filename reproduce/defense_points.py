@@ -17,6 +17,7 @@ import records
 import run_flags
 import runs
 import script
+from advens import program
 from run_flags import FLAGS
 from runs import directory
 
@@ -29,6 +30,7 @@ flags.adopt_module_key_flags(run_flags)  # for --help
 
 def defense_points() -> None:
     """Train, attack, write and print, combination after combination."""
+    program.import_keras()
     from advens.strauss2017.defense_points import NUM_MEMBERS, measure_points
 
     num_members = FLAGS.num_members

@@ -20,6 +20,7 @@ flags.declare_key_flag(FIGURES_DIR.name)
 
 def figure1() -> None:
     """Train or load the network, attack it, draw and write."""
+    program.import_keras()
     from advens.strauss2017.examples import figure1_examples
     from advens.strauss2017.reporting import figure_style, figures
 

@@ -12,6 +12,7 @@ import records
 import run_flags
 import runs
 import script
+from advens import program
 from run_flags import FLAGS
 from runs import directory
 
@@ -39,6 +40,7 @@ def noise_sweep() -> None:
     if FLAGS["num_members"].using_default_value:
         num_members = 1
 
+    program.import_keras()
     from advens.strauss2017.noise_sweep import measure_noise
     from advens.strauss2017.reporting import noise_report
     from advens.strauss2017.reporting.tables import write_frame

@@ -15,7 +15,7 @@ import records
 import run_flags
 import runs
 import script
-from advens import pretrained
+from advens import pretrained, program
 from run_flags import FLAGS
 
 flags.adopt_module_key_flags(run_flags)  # for --help
@@ -24,6 +24,7 @@ _METHOD = "rand_ini"
 
 def make_pretrained() -> None:
     """Train what is missing, round, judge, write and print."""
+    program.import_keras()
     from advens.evaluation.evaluate import evaluate
     from advens.storage.files import write_all
     from advens.training.members import load_member

@@ -11,6 +11,7 @@ import run_flags
 import runs
 import script
 import table_flags
+from advens import program
 from advens.strauss2017.rows import TABLE2_ROWS
 
 flags.adopt_module_key_flags(run_flags)  # for --help
@@ -29,6 +30,7 @@ def table2() -> None:
             f"Received: methods={','.join(_METHODS.value)}"
         )
 
+    program.import_keras()
     from advens.strauss2017 import experiments
 
     run = runs.make_run()

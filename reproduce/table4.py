@@ -13,6 +13,7 @@ import run_flags
 import runs
 import script
 import table_flags
+from advens import program
 from advens.defenses.settings import DistillationFormula, PerturbationLabels
 from advens.strauss2017 import rows
 from advens.strauss2017.settings import NUM_SINGLES, Settings
@@ -61,6 +62,7 @@ def table4() -> None:
     for row in names:
         rows.parts(row)
 
+    program.import_keras()
     from advens.strauss2017 import experiments
 
     run = runs.make_run()

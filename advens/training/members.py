@@ -13,7 +13,7 @@ from typing import Final
 import joblib
 import numpy as np
 
-from advens import backend, process
+from advens import backend, process, program
 from advens.arrays import Floats, Images, Labels
 from advens.checks import check_count
 from advens.datasets import Dataset
@@ -70,7 +70,9 @@ def fit_members(
     threads = max(1, joblib.cpu_count() // n_jobs)
     # joblib shares large arrays as memmaps.
     joblib.Parallel(n_jobs=n_jobs)(
-        joblib.delayed(_fit_in_worker)(member, *train, store.root, threads)
+        joblib.delayed(program.with_keras)(
+            __name__, fit_alone.__name__, member, *train, store.root, threads
+        )
         for member in missing
     )
 
@@ -172,9 +174,8 @@ def _make_trainer(recipe: Recipe) -> Trainer:
     return KerasTrainer(recipe)
 
 
-def _fit_in_worker(
-    member: Member, x: Images, y: Labels, root: Path, threads: int
-) -> None:
+def fit_alone(member: Member, x: Images, y: Labels, root: Path, threads: int) -> None:
+    """Train a member in a process that does nothing else, and ends with its parent."""
     process.keep_memory()
     backend.make_deterministic()
     backend.use_full_float32()

@@ -351,7 +351,10 @@ def test_killed_run_ends_as_an_undisturbed_one(start, directory):
     undisturbed = directory / "undisturbed"
     undisturbed.mkdir()
     process = start("table2", *arguments, cwd=undisturbed)
-    assert process.communicate()[0]
+    out, err = process.communicate()
+    assert out
+    # No note of a library.
+    assert {line.split(":")[0] for line in err.splitlines()} == {"Bagging"}
     for name in ("table2_digits.csv", "table2_digits_cells.csv"):
         path = Path("results") / name
         assert (directory / path).read_bytes() == (undisturbed / path).read_bytes()
