@@ -1,19 +1,36 @@
-"""The data sets: `load(name)` returns images in [0, 1] and integer labels."""
+"""The data sets: `load(name)` returns images in [0, 1] and integer labels.
+
+A user's own data set is the path of an .npz file.
+"""
 
 import dataclasses
 import functools
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-NAMES = ("digits", "mnist", "cifar10")
-DISPLAY_NAMES = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
+from advens.dataset_files import (
+    ARRAYS,
+    checked_arrays,
+    read_arrays,
+    reason,
+    require,
+    span,
+)
+
+NAMES = ("digits", "mnist", "cifar10", "fashion_mnist")
+_DISPLAY_NAMES = {
+    "digits": "Digits",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "fashion_mnist": "Fashion-MNIST",
+}
 DATA_DIR_VARIABLE = "ADVENS_DATA_DIR"
 
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _NUMERALS = tuple("0123456789")
 _CLASS_NAMES = {
     "digits": _NUMERALS,
@@ -22,9 +39,17 @@ _CLASS_NAMES = {
         *("airplane", "automobile", "bird", "cat", "deer"),
         *("dog", "frog", "horse", "ship", "truck"),
     ),
+    "fashion_mnist": (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
 }
 # The shape of an image in its file. Grey images have no channel axis there.
-_STORED_SHAPES: dict[str, tuple[int, ...]] = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
+_STORED_SHAPES: dict[str, tuple[int, ...]] = {
+    "mnist": (28, 28),
+    "cifar10": (32, 32, 3),
+    "fashion_mnist": (28, 28),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +57,7 @@ class Dataset:
     """A training and a test part of labelled images.
 
     Attributes:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or that of the file without its ending.
         x_train: `(n, h, w, c)` float32 in [0, 1], the training images.
         y_train: `(n,)` int64 in 0..num_classes-1, the training labels.
         x_test: `(m, h, w, c)` float32 in [0, 1], the test images.
@@ -112,17 +137,23 @@ class Dataset:
         )
 
 
+def display_name(name: str) -> str:
+    """Return what a reader calls a data set."""
+    return _DISPLAY_NAMES.get(name, name)
+
+
 def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Load a data set.
 
-    `digits` comes with scikit-learn and needs no file. `mnist` and `cifar10` are read
-    from `<name>.npz` in the data directory. If there is no such file, `keras.datasets`
+    `digits` comes with scikit-learn and needs no file. The others are read from
+    `<name>.npz` in the data directory. If there is no such file, `keras.datasets`
     downloads the data and verifies the download. The file holds `x_train`, `y_train`,
-    `x_test` and `y_test`: images `(n, 28, 28)` or `(n, 32, 32, 3)`, uint8 or float in
-    [0, 1]; integer labels `(n,)` or `(n, 1)`.
+    `x_test` and `y_test`: images `(n, h, w)` or `(n, h, w, c)`, uint8 or float in
+    [0, 1]; integer labels `(n,)` or `(n, 1)`. So does the file of an own data set. Its
+    classes are those of its training labels.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or the path of an own data set, which ends in .npz.
         data_dir: the data directory; None for the one that the environment variable
             `ADVENS_DATA_DIR` names, if it is set.
 
@@ -133,20 +164,54 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
         ValueError: if the name is unknown or the file does not hold such arrays.
         OSError: if the directory or the file cannot be read, or the download fails.
     """
+    if is_own(name):
+        return _load_own(Path(name))
     if name not in NAMES:
-        raise ValueError(f"`name` must be one of {NAMES}. Received: name={name!r}")
+        raise ValueError(
+            f"`name` must be one of {NAMES}, or the path of an .npz file. Received: "
+            f"name={name!r}"
+        )
     directory = _directory(data_dir)
     if name == "digits":
         arrays = _load_digits()
     else:
         path = directory / f"{name}.npz" if directory else None
-        stored = _read(path) if path else None
+        stored = read_arrays(path) if path else None
         if stored is None:
             downloaded = _download(name, path)
-            arrays = _checked_arrays(name, f"keras.datasets.{name}", downloaded)
-        else:
-            arrays = _checked_arrays(name, str(path), stored)
+            stored, path = downloaded, Path(f"keras.datasets.{name}")
+        shape, num_classes = _STORED_SHAPES[name], len(_CLASS_NAMES[name])
+        arrays = checked_arrays(str(path), stored, shape, num_classes)
     return Dataset(name=name, class_names=_CLASS_NAMES[name], **arrays)
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is the path of an own data set."""
+    return name.endswith(".npz")
+
+
+def _load_own(path: Path) -> Dataset:
+    if path.stem in NAMES or not re.fullmatch(r"\w[\w-]*", path.stem):
+        raise ValueError(
+            "The file of an own data set must have a name of letters, digits, - and _, "
+            f"other than {', '.join(NAMES)}. Received: {path}"
+        )
+    arrays = read_arrays(path)
+    if arrays is None:
+        raise FileNotFoundError(f"There is no file {path}")
+    x, y = arrays["x_train"], arrays["y_train"]
+    require(x.ndim in (3, 4), path, "`x_train` must be (n, h, w[, c])", x.shape)
+    fits = y.dtype.kind in "iu" and y.size > 0 and y.max() >= 1
+    require(fits, path, "`y_train` must hold the integers of two classes", span(y))
+    num_classes = int(y.max()) + 1
+    missing = sorted({*range(num_classes)} - {*np.unique(y).tolist()})
+    rule = f"`y_train` must hold every class in 0..{num_classes - 1}"
+    require(not missing, path, rule, f"no image of class {missing[:1]}")
+    return Dataset(
+        name=path.stem,
+        class_names=tuple(map(str, range(num_classes))),
+        **checked_arrays(str(path), arrays, x.shape[1:], num_classes),
+    )
 
 
 def _directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -166,29 +231,6 @@ def _directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
     return Path(directory)
 
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """Read the arrays of a data file; return None if there is no file."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = archive.files
-            arrays = {key: archive[key] for key in _ARRAYS if key in keys}
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise OSError(
-            f"{path} cannot be read: {_reason(error)}. Make it a readable file, or "
-            "name another data directory."
-        ) from error
-    # A damaged archive can raise BadZipFile, EOFError, zlib.error and others.
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a whole .npz archive of plain arrays: {_reason(error)}. "
-            "Replace the file, or remove it to have keras download the data."
-        ) from error
-    _require(len(arrays) == 4, path, f"the keys must be {', '.join(_ARRAYS)}", keys)
-    return arrays
-
-
 def _download(name: str, path: Path | None) -> dict[str, np.ndarray]:
     """Return the arrays that `keras.datasets` downloads.
 
@@ -203,11 +245,11 @@ def _download(name: str, path: Path | None) -> dict[str, np.ndarray]:
     # Keras raises a bare Exception if the download fails.
     except Exception as error:
         raise OSError(
-            f"keras could not download {name}: {_reason(error)}. Check the network, or "
-            f"put {name}.npz, with {', '.join(_ARRAYS)}, into the directory "
+            f"keras could not download {name}: {reason(error)}. Check the network, or "
+            f"put {name}.npz, with {', '.join(ARRAYS)}, into the directory "
             f"{path.parent if path else f'that {DATA_DIR_VARIABLE} names'}."
         ) from error
-    return dict(zip(_ARRAYS, (*train, *test), strict=True))
+    return dict(zip(ARRAYS, (*train, *test), strict=True))
 
 
 def _load_digits() -> dict[str, np.ndarray]:
@@ -228,58 +270,3 @@ def _load_digits() -> dict[str, np.ndarray]:
         stratify=digits.target,
     )
     return dict(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-
-
-def _checked_arrays(
-    name: str, source: str, arrays: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return the arrays as a `Dataset` has them, after checking them.
-
-    Args:
-        name: name of the data set.
-        source: where the arrays come from, for error messages.
-        arrays: as they are stored, see `load`.
-    """
-    shape, last = _STORED_SHAPES[name], len(_CLASS_NAMES[name]) - 1
-    expected = f"(n, {', '.join(map(str, shape))}), n >= 1"
-    checked: dict[str, np.ndarray] = {}
-    for part in ("train", "test"):
-        x_key, y_key = f"x_{part}", f"y_{part}"
-        x, y = arrays[x_key], arrays[y_key]
-        fits = x.shape[1:] == shape and len(x) > 0
-        _require(fits, source, f"`{x_key}` must have the shape {expected}", x.shape)
-        # The min and max of an array with a NaN are NaN, and no comparison holds.
-        fits = x.dtype.kind == "f" and x.min() >= 0 and x.max() <= 1
-        rule = f"`{x_key}` must be uint8, or float in [0, 1] without NaN"
-        _require(fits or x.dtype == np.uint8, source, rule, _span(x))
-        fits = y.shape in {(len(x),), (len(x), 1)}
-        rule = f"`{y_key}` must hold one label for each of {len(x)} images"
-        _require(fits, source, rule, f"shape {y.shape}")
-        fits = y.dtype.kind in "iu" and y.min() >= 0 and y.max() <= last
-        rule = f"`{y_key}` must hold integers in 0..{last}"
-        _require(fits, source, rule, _span(y))
-        pixels = x / np.float32(255) if x.dtype == np.uint8 else x.astype(np.float32)
-        checked[x_key] = pixels.reshape(*x.shape[:3], -1)
-        checked[y_key] = y.reshape(-1).astype(np.int64)
-    return checked
-
-
-def _span(array: np.ndarray) -> str:
-    """Return an array's dtype and, if it holds real numbers, their range."""
-    if array.dtype.kind not in "iuf":
-        return str(array.dtype)
-    return f"{array.dtype} from {array.min()} to {array.max()}"
-
-
-def _require(fits: bool, source: str | Path, rule: str, received: object) -> None:
-    """Raise a `ValueError` unless the data fit a rule."""
-    if not fits:
-        raise ValueError(
-            f"{source}: {rule}. Received: {received}. Correct the file, or remove it "
-            "to have keras download the data."
-        )
-
-
-def _reason(error: Exception) -> str:
-    """Return the type and the message of an exception in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

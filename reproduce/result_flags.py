@@ -4,8 +4,6 @@ from typing import Final
 
 from absl import flags
 
-from advens import datasets
-
 RESULTS_DIR: Final = flags.DEFINE_string(
     "results_dir", "results", "Directory of the tables."
 )
@@ -14,9 +12,4 @@ FIGURES_DIR: Final = flags.DEFINE_string(
 )
 DATASETS: Final = flags.DEFINE_list(
     "datasets", None, "Data sets of a figure, from top to bottom."
-)
-flags.register_validator(
-    "datasets",
-    lambda names: set(names or ()) <= set(datasets.NAMES),
-    f"must be some of {','.join(datasets.NAMES)}",
 )

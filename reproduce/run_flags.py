@@ -18,7 +18,17 @@ from advens.training.recipe import Precision
 
 FLAGS: Final = flags.FLAGS
 
-flags.DEFINE_enum("dataset", datasets.NAMES[0], datasets.NAMES, "The data set.")
+flags.DEFINE_string(
+    "dataset",
+    datasets.NAMES[0],
+    f"The data set: {', '.join(datasets.NAMES)}, or the path of an own one, an .npz "
+    "file with x_train, y_train, x_test and y_test.",
+)
+flags.register_validator(
+    "dataset",
+    lambda name: name in datasets.NAMES or datasets.is_own(name),
+    f"must be {', '.join(datasets.NAMES)}, or the path of an .npz file",
+)
 flags.DEFINE_string(
     "data_dir",
     None,

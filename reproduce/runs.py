@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from advens import datasets, program
 from advens.strauss2017.readings import DEFAULT, READINGS
-from advens.strauss2017.settings import Settings
+from advens.strauss2017.settings import Settings, settings_of
 from run_flags import FLAGS
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def directory(flag: str, *dataset_names: str) -> Path:
     """Return the directory of `out_dir` or `figures_dir`, see `reading`."""
     path = Path(str(FLAGS[flag].value))
     given = not FLAGS[flag].using_default_value
-    usual = all(
-        READINGS[FLAGS.reading][name] == READINGS[DEFAULT][name]
-        for name in dataset_names or [FLAGS.dataset]
-    )
+    chosen, default = READINGS[FLAGS.reading], READINGS[DEFAULT]
+    names = set(dataset_names or [FLAGS.dataset])
+    # One that is not the paper's may be read like any of the paper's.
+    usual = all(chosen[name] == default[name] for name in names & {*default} or default)
     return path if given or usual else path / FLAGS.reading
 
 
@@ -58,18 +58,20 @@ def make_run(**overrides: Any) -> "Run":
     def chosen(*names: str) -> Values:
         return {name: values[name] for name in names if values.get(name) is not None}
 
-    reading = READINGS[values["reading"]][values["dataset"]]
-    settings = reading.training(**chosen(*_SETTINGS))
+    dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
+    of_dataset = settings_of(dataset)
+    paper_name = str(of_dataset["dataset"])
+    reading = READINGS[values["reading"]][paper_name]
+    settings = reading.training(**chosen(*_SETTINGS) | of_dataset)
     labels = {
         name: values[f"{name}_labels"] or usual
         for name, usual in reading.labels.items()
     }
     attacks = reading.attacks(
-        **chosen("dataset", "box", "fgsm_eps", "bim_eps"),
-        **chosen("bim_step_size", "bim_num_steps"),
+        paper_name,
+        **chosen("box", "fgsm_eps", "bim_eps", "bim_step_size", "bim_num_steps"),
     )
     program.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
-    dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
     process.keep_memory()
     # As in the processes that train, on this machine and on a cluster.
     backend.make_deterministic()

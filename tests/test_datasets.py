@@ -226,7 +226,7 @@ def test_unreadable_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"mnist\.npz cannot be read: Perm") as error:
         datasets.load("mnist", data_dir=tmp_path)
     assert "Permission denied" in message(error)
-    assert "name another data directory" in message(error)
+    assert "Make it a readable file" in message(error)
 
 
 def test_directory_in_place_of_the_file(tmp_path):
@@ -266,7 +266,7 @@ def test_damaged_file(tmp_path, how):
     with pytest.raises(ValueError, match="is not a whole .npz archive") as error:
         datasets.load("mnist", data_dir=tmp_path)
     assert message(error).startswith(str(path))
-    assert "Replace the file, or remove it" in message(error)
+    assert "Replace the file" in message(error)
 
 
 def test_missing_keys(tmp_path):
@@ -324,7 +324,7 @@ def test_unsuitable_content(tmp_path, key, array, rule, received):
     assert text.startswith(f"{path}: ")
     assert rule in text.split(". Received: ")[0]
     assert received in text.split(". Received: ")[1]
-    assert "Correct the file, or remove it" in text
+    assert "Correct the file" in text
 
 
 def test_checksums_cover_names_dtypes_shapes_and_bytes(mnist):
@@ -410,3 +410,59 @@ def test_real_data(name):
         assert x.dtype == np.float32
         assert x.min() == 0
         assert x.max() == 1
+
+
+def own(path, **replaced):
+    """Write a data set of two grey images per class of seven, 24 x 20 pixels."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.random((14, 24, 20)),
+        "y_train": np.arange(14) % 7,
+        "x_test": rng.random((3, 24, 20)),
+        "y_test": np.array([6, 0, 3]),
+    }
+    np.savez(path, **arrays | replaced)
+    return str(path)
+
+
+def test_an_own_data_set(tmp_path):
+    data = datasets.load(own(tmp_path / "my-leaves.npz"))
+    assert data.name == datasets.display_name(data.name) == "my-leaves"
+    assert data.input_shape == (24, 20, 1)
+    assert data.num_classes == 7
+    assert data.class_names == tuple("0123456")
+    assert data.x_train.dtype == np.float32 and data.y_test.tolist() == [6, 0, 3]
+    colours = {f"x_{part}": np.zeros((n, 9, 8, 3)) for part, n in SIZES.items()}
+    data = datasets.load(own(tmp_path / "b.npz", **colours))
+    assert data.input_shape == (9, 8, 3)
+
+
+SIZES = {"train": 14, "test": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "replaced", "error"),
+    [
+        ("mnist", {}, "a name of letters, digits, - and _, other than digits"),
+        ("my data", {}, "a name of letters, digits, - and _"),
+        ("a", {"y_train": np.zeros(14, int)}, "the integers of two classes"),
+        ("a", {"y_train": np.ones(14, float)}, "the integers of two classes"),
+        ("a", {"y_train": np.arange(14) % 7 * 2}, "every class in 0..12. .*class .1"),
+        ("a", {"y_test": np.array([7, 0, 3])}, "`y_test` must hold integers in 0..6"),
+        (
+            "a",
+            {"x_test": np.zeros((3, 20, 24))},
+            r"`x_test` must have the shape .*24, 2",
+        ),
+        ("a", {"x_train": np.zeros((14, 480))}, r"`x_train` must be \(n, h, w"),
+        ("a", {"x_train": np.full((14, 24, 20), 2.0)}, "uint8, or float in .0, 1"),
+    ],
+)
+def test_own_data_sets_that_are_wrong(tmp_path, name, replaced, error):
+    with pytest.raises(ValueError, match=error):
+        datasets.load(own(tmp_path / f"{name}.npz", **replaced))
+
+
+def test_an_own_data_set_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file .*a.npz"):
+        datasets.load(str(tmp_path / "a.npz"))

@@ -19,7 +19,7 @@ from advens import datasets
 from advens.datasets import Dataset
 from advens.evaluation.outcomes import Outcomes, pack_outcomes
 from advens.storage.addresses import digest
-from advens.strauss2017 import rows
+from advens.strauss2017 import constants, rows
 from advens.strauss2017.anomaly import measure_anomaly
 from advens.strauss2017.claims import judge_alternatives
 from advens.strauss2017.experiments import table2, table4
@@ -108,7 +108,7 @@ def everything(out_dir):
     """Write the files of full runs to a directory; return all addresses."""
     asked = {}
     all_cells = []
-    for name in datasets.NAMES:
+    for name in constants.EPOCHS:
         for changes in ({}, OTHER_SETTINGS):
             run = full_run(name, changes)
             cells2 = table2(run, TABLE2_ROWS)
@@ -134,7 +134,7 @@ def everything(out_dir):
 def labels_addresses():
     """Return the addresses of smoothed labels."""
     asked = []
-    for name in datasets.NAMES:
+    for name in constants.EPOCHS:
         for changes in ({}, OTHER_SETTINGS):
             store = FullStore(40)
             store.load = lambda kind, spec, store=store: (

@@ -116,7 +116,7 @@ def measure_atlas(
 
     first = dataclasses.replace(run, num_members=num_members)
     measure(first, first_stage(name), boxes)
-    if name not in constants.TABLE2:
+    if run.dataset.name not in constants.TABLE2:
         return points
     for training, box in best(2):
         measure(first, second_stage(name, training), [box])

@@ -132,7 +132,7 @@ def judge(
                 f"Tables 2 and 4 on {dataset} must be of the same test images. "
                 f"Received: {' and '.join(map(str, sorted(sizes)))} images"
             )
-        judged = [claim for claim in claims if dataset in claim.datasets]
+        judged = [claim for claim in claims if claim.is_about(dataset)]
         findings = _findings(judged, answers, alpha)
         for claim in judged:
             of_claim = [findings[comparison] for comparison in comparisons(claim)]

@@ -105,7 +105,7 @@ def _cell(
         for by_threat in outcomes
     ]
     return Cell(
-        run.settings.dataset,
+        run.dataset.name,
         attack,
         row,
         column.name,

@@ -52,8 +52,20 @@ MIXED_BLOCKS: Final = {
 _BASE: Final = {"digits": TABLE1, "mnist": TABLE1, "cifar10": TABLE3}
 
 
-def base(dataset: str, *, logits: Logits = "relu") -> Architecture:
+def base(
+    dataset: str,
+    *,
+    logits: Logits = "relu",
+    input_shape: tuple[int, int, int] | None = None,
+    num_classes: int | None = None,
+) -> Architecture:
     """Return the paper's network for a data set: Table 1 or Table 3.
+
+    Args:
+        dataset: name of the data set.
+        logits: see `Architecture`.
+        input_shape: see `Architecture`; None for that of the paper's images.
+        num_classes: see `Architecture`; None for the paper's ten.
 
     Raises:
         ValueError: if the paper has none for it.
@@ -62,7 +74,12 @@ def base(dataset: str, *, logits: Logits = "relu") -> Architecture:
         raise ValueError(
             f"`dataset` must be one of {', '.join(_BASE)}. Received: {dataset!r}"
         )
-    return dataclasses.replace(_BASE[dataset], logits=logits)
+    network = dataclasses.replace(_BASE[dataset], logits=logits)
+    if input_shape is not None:
+        network = dataclasses.replace(network, input_shape=input_shape)
+    if num_classes is not None:
+        network = dataclasses.replace(network, num_classes=num_classes)
+    return network
 
 
 def mixed(dataset: str, index: int, *, logits: Logits = "relu") -> Architecture:

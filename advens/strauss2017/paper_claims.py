@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from advens.strauss2017 import constants
 from advens.strauss2017.rows import TABLE2_ROWS
 
 
@@ -28,6 +29,11 @@ class Claim:
     datasets: tuple[str, ...]
     rests_on: Sequence[str]
 
+    def is_about(self, dataset: str) -> bool:
+        """Return whether it is about a data set, or the digits stand in for that."""
+        known = dataset if dataset in constants.EPOCHS else "digits"
+        return known in self.datasets
+
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "attack": ("FGSM", "BIM"),
@@ -43,7 +49,8 @@ _MNIST: Final = "Section 4, MNIST"
 _CIFAR10: Final = "Section 4, CIFAR-10"
 _MNIST_CIFAR10: Final = "Section 4, MNIST and CIFAR-10"
 _OTHERS: Final = "Section 4, Comparison with other methods"
-# `digits` stands in for MNIST in what the paper says of both data sets.
+# `digits`, and any other data set, stands in for MNIST in what the paper says of both
+# data sets.
 _ALL: Final = ("digits", "mnist", "cifar10")
 
 # The paper does not say how exact its words are. Read here: "roughly" and the ends of a

@@ -11,6 +11,7 @@ from typing import Final
 
 from advens.checks import check_choice
 from advens.defenses.settings import AdversarialSettings, DistillationSettings
+from advens.models.architecture import Architecture
 from advens.strauss2017 import constants, networks
 from advens.strauss2017.settings import Settings
 from advens.training.recipe import Recipe
@@ -43,8 +44,9 @@ PARTS: Final[Mapping[str, Part]] = {
     "mix_mod": Part(
         "Mix. Mod.",
         lambda settings, index: {
-            "architecture": networks.mixed(
-                settings.dataset, index, logits=settings.logits
+            "architecture": dataclasses.replace(
+                _network(settings),
+                blocks=networks.mixed(settings.dataset, index).blocks,
             )
         },
     ),
@@ -122,7 +124,7 @@ def recipe(row: str, settings: Settings, index: int) -> Recipe:
         index: the member's number, from 0.
     """
     plain = Recipe(
-        architecture=networks.base(settings.dataset, logits=settings.logits),
+        architecture=_network(settings),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         optimizer=settings.optimizer,
@@ -135,3 +137,12 @@ def recipe(row: str, settings: Settings, index: int) -> Recipe:
     for part in parts(row):
         changes |= part.changes(settings, index)
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def _network(settings: Settings) -> Architecture:
+    return networks.base(
+        settings.dataset,
+        logits=settings.logits,
+        input_shape=settings.input_shape,
+        num_classes=settings.num_classes,
+    )

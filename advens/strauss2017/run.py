@@ -206,7 +206,7 @@ class Run:
         ours = _numbers(self.settings, self.num_members, self.attacks, self.labels)
         deviations = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
         counts = len(self.dataset.y_train), len(self.dataset.y_test)
-        sizes = constants.NUM_IMAGES[name]
+        sizes = constants.NUM_IMAGES.get(self.dataset.name, counts)
         for part, count, size in zip(("train", "test"), counts, sizes, strict=True):
             if count != size:
                 deviations.append(f"{part}_images={count} of {size}")

@@ -11,6 +11,7 @@ from advens.checks import (
     check_count,
     check_positive,
 )
+from advens.datasets import Dataset
 from advens.defenses.settings import (
     AdversarialSettings,
     DistillationFormula,
@@ -18,7 +19,7 @@ from advens.defenses.settings import (
     PerturbationLabels,
 )
 from advens.models.architecture import Logits
-from advens.strauss2017 import constants
+from advens.strauss2017 import constants, networks
 from advens.training.recipe import Precision, check_schedule
 
 # What the paper does not state: the run seed, the number of single networks behind a
@@ -26,6 +27,9 @@ from advens.training.recipe import Precision, check_schedule
 SEED: Final = 0
 NUM_SINGLES: Final = 1
 MAX_NUM_STEPS: Final = 12
+
+# Pixels a side of which all convolutions and poolings of the mixed networks leave one.
+_SMALLEST: Final = {"mnist": 10, "cifar10": 8}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,8 @@ class Settings:
     `Settings.for_dataset` fills in the paper's values.
 
     Attributes:
-        dataset: name of the data set.
+        dataset: the data set of the paper whose network and settings these are, or the
+            digits.
         epochs: see `Recipe`.
         batch_size: see `Recipe`.
         optimizer: see `Recipe`.
@@ -51,6 +56,8 @@ class Settings:
         decay: see `Recipe`.
         adv_box: the `box` of adversarial training, see `AdversarialSettings`.
         adv_labels: the `labels` of adversarial training, see `AdversarialSettings`.
+        input_shape: that of the images, if they are not the paper's.
+        num_classes: how many classes they have, if they are not the paper's.
 
     Raises:
         ValueError: if a value is out of range.
@@ -72,6 +79,8 @@ class Settings:
     decay: float | None = None
     adv_box: bool = False  # docs/protocol.md, point 20
     adv_labels: PerturbationLabels = "true"  # docs/protocol.md, point 20
+    input_shape: tuple[int, int, int] | None = None
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("dataset", self.dataset, tuple(constants.EPOCHS))
@@ -101,6 +110,33 @@ class Settings:
         }
         values |= {name: value for name, value in changes.items() if value is not None}
         return cls(dataset=dataset, **values)  # type: ignore[arg-type]
+
+
+def settings_of(dataset: Dataset) -> dict[str, object]:
+    """Return what settings take from a data set.
+
+    One that is not the paper's is treated like MNIST if its images are grey, otherwise
+    like CIFAR-10.
+
+    Raises:
+        ValueError: if the images are too small for the network.
+    """
+    if dataset.name in constants.EPOCHS:
+        return {"dataset": dataset.name}
+    name = "mnist" if dataset.input_shape[-1] == 1 else "cifar10"
+    network = networks.base(name)
+    smallest = min(dataset.input_shape[:2])
+    if smallest < _SMALLEST[name]:
+        raise ValueError(
+            f"Images must have at least {_SMALLEST[name]} pixels a side for the "
+            f"network of {name}. Received: {dataset.name} with {dataset.input_shape}"
+        )
+    settings: dict[str, object] = {"dataset": name}
+    for field in ("input_shape", "num_classes"):
+        value = getattr(dataset, field)
+        if value != getattr(network, field):
+            settings[field] = value
+    return settings
 
 
 def paper_attacks(

@@ -15,7 +15,7 @@ SCRIPTS = Path(script.__file__).parent
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--dataset=svhn", "flag --dataset=svhn: value should be one of"),
+        ("--dataset=svhn", "flag --dataset=svhn: must be digits, mnist, cifar10"),
         ("--epochs=ten", "flag --epochs=ten"),
         ("--epoch=1", "Unknown command line flag 'epoch'"),
         ("--columns=some", "flag --columns=some: value should be one of <default|all>"),

@@ -1,10 +1,13 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from advens.attacks.threat import Attack
-from advens.strauss2017 import constants
-from advens.strauss2017.settings import Settings, paper_attacks
+from advens.datasets import Dataset
+from advens.models import convnet
+from advens.strauss2017 import constants, rows
+from advens.strauss2017.settings import Settings, paper_attacks, settings_of
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -88,3 +91,40 @@ def test_paper_attacks_with_other_budgets():
 def test_bim_reaches_the_border_of_the_eps_ball_in_its_last_step(dataset):
     bim = paper_attacks(dataset)[1]
     assert bim.num_steps * bim.step_size == pytest.approx(bim.eps, rel=1e-12)
+
+
+def dataset_of(shape, name="own", num_classes=10):
+    x, y = np.zeros((1, *shape), "float32"), np.zeros(1, int)
+    return Dataset(name, x, y, x, y, tuple(map(str, range(num_classes))))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        (dataset_of((28, 28, 1), "digits"), {"dataset": "digits"}),
+        (dataset_of((28, 28, 1), "fashion_mnist"), {"dataset": "mnist"}),
+        (dataset_of((32, 32, 3)), {"dataset": "cifar10"}),
+        (
+            dataset_of((40, 24, 1), num_classes=7),
+            {"dataset": "mnist", "input_shape": (40, 24, 1), "num_classes": 7},
+        ),
+        (
+            dataset_of((32, 32, 4)),
+            {"dataset": "cifar10", "input_shape": (32, 32, 4)},
+        ),
+    ],
+)
+def test_settings_of_a_data_set(dataset, expected):
+    assert settings_of(dataset) == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_smallest_images_and_smaller_ones(channels):
+    side = 10 if channels == 1 else 8
+    shape = (side, side + 3, channels)
+    settings = Settings.for_dataset(**settings_of(dataset_of(shape)))
+    for index in range(10):
+        architecture = rows.recipe("mix_mod", settings, index).architecture
+        assert convnet.build(architecture, seed=0).input_shape == (None, *shape)
+    with pytest.raises(ValueError, match=f"at least {side} pixels a side"):
+        settings_of(dataset_of((side + 3, side - 1, channels)))

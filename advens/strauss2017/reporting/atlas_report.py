@@ -77,7 +77,7 @@ def atlas_figure(atlas: pd.DataFrame, readings: Sequence[Judged]) -> Figure:
         annot_kws={"fontsize": 5},
         cbar=False,
     )
-    dataset = datasets.DISPLAY_NAMES[str(atlas["dataset"].iloc[0])]
+    dataset = datasets.display_name(str(atlas["dataset"].iloc[0]))
     axes.set_title(
         f"{dataset}, Rand. Ini.: accuracy, ours minus the paper's; the nearest first"
     )

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from advens.datasets import DISPLAY_NAMES
+from advens.datasets import display_name
 from advens.strauss2017 import columns
 from advens.strauss2017.reporting.figure_style import (
     COLUMN_WIDTH,
@@ -54,7 +54,7 @@ def figure1(examples: Sequence[Examples]) -> Figure:
 def _draw_examples(figure: SubFigure, examples: Examples) -> None:
     dataset, attack = examples.dataset, examples.attack
     title = (
-        f"{DISPLAY_NAMES[dataset.name]}, {attack.name} on a single classifier "
+        f"{display_name(dataset.name)}, {attack.name} on a single classifier "
         f"(ε = {attack.eps:g}, α = {attack.step_size:g}, n = {attack.num_steps})"
     )
     note = "; ".join(examples.shortfalls)
@@ -94,7 +94,7 @@ def figure2(cells: pd.DataFrame, deviations: Mapping[str, Sequence[str]]) -> Fig
         for ax, attack in zip(line, attacks, strict=True):
             panel = cells[(cells["dataset"] == dataset) & (cells["attack"] == attack)]
             draw_bars(ax, panel, attack)
-            title = f"{DISPLAY_NAMES[dataset]}, {attack}"
+            title = f"{display_name(dataset)}, {attack}"
             ax.set_title(with_notes(title, deviations[dataset], width=26))
             artists, labels = ax.get_legend_handles_labels()
             handles |= dict(zip(labels, artists, strict=True))
@@ -124,7 +124,7 @@ def anomaly_figure(points: pd.DataFrame, deviations: Sequence[str]) -> Figure:
     figure = Figure(figsize=(PAGE_WIDTH, 2.6), layout="constrained")
     first = points.iloc[0]
     title = (
-        f"{DISPLAY_NAMES[first['dataset']]}, {first['method']}, BIM "
+        f"{display_name(first['dataset'])}, {first['method']}, BIM "
         f"(ε = {first['eps']:g}, α = {first['step_size']:g})"
     )
     figure.suptitle(with_notes(title, deviations, width=115))

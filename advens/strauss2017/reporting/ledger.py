@@ -16,7 +16,7 @@ from advens.strauss2017 import columns
 from advens.strauss2017.cells import Cell, unpack_cells
 from advens.strauss2017.claims import ALPHA, MISSING, NOT_REPRODUCED, OPEN, REPRODUCED
 from advens.strauss2017.reporting.manifest import reading_name
-from advens.strauss2017.reporting.results import command
+from advens.strauss2017.reporting.results import command, datasets_in
 from advens.strauss2017.reporting.tables import markdown_table
 
 _HEADER: Final = (
@@ -57,7 +57,7 @@ def read_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
     cells: list[Cell] = []
     notes = []
     images_of: dict[str, str] = {}
-    for table, dataset in _tables():
+    for table, dataset in _tables(results_dir):
         path = results_dir / f"{table}_{dataset}_outcomes.npz"
         if not path.exists():
             continue
@@ -85,7 +85,7 @@ def read_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
             f"images, run seed {seed}; differs from the paper: {differences or 'no'}"
         )
     if not cells:
-        table, dataset = next(_tables())
+        table, dataset = next(_tables(results_dir))
         raise FileNotFoundError(
             f"{results_dir / table}_{dataset}_outcomes.npz is missing, and so are the "
             "outcomes of all other tables and data sets. Make it by: "
@@ -94,8 +94,9 @@ def read_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
     return cells, notes
 
 
-def _tables() -> Iterator[tuple[str, str]]:
-    for dataset, table in itertools.product(datasets.NAMES, columns.TABLES):
+def _tables(results_dir: Path) -> Iterator[tuple[str, str]]:
+    names = sorted(datasets_in(results_dir), key=lambda name: name != datasets.NAMES[0])
+    for dataset, table in itertools.product(names, columns.TABLES):
         yield table, dataset
 
 

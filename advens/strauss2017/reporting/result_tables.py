@@ -25,7 +25,7 @@ NOTHING: Final = "–"
 
 def dataset_title(dataset: str) -> str:
     """Return what pages call a data set."""
-    title = datasets.DISPLAY_NAMES[dataset]
+    title = datasets.display_name(dataset)
     return title if dataset in constants.TABLE2 else f"{title} (not in the paper)"
 
 

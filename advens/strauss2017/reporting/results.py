@@ -96,7 +96,9 @@ def read_results(results_dir: Path) -> Results:
         )
     tables = {
         (table, dataset): _read(results_dir, table, dataset, "_cells.csv")
-        for dataset, table in itertools.product(DATASETS, columns.TABLES)
+        for dataset, table in itertools.product(
+            datasets_in(results_dir), columns.TABLES
+        )
     }
 
     def by_dataset(script: str) -> dict[str, StoredTable]:
@@ -117,6 +119,15 @@ def read_results(results_dir: Path) -> Results:
             if (results_dir / name).is_dir()
         },
     )
+
+
+def datasets_in(results_dir: Path) -> list[str]:
+    """Return the names in `DATASETS`, and those of own data sets with tables."""
+    found = [
+        path.stem.removesuffix("_cells").split("_", 1)[1]
+        for path in sorted(results_dir.glob("table[24]_*_cells.csv"))
+    ]
+    return list(dict.fromkeys([*DATASETS, *found]))
 
 
 def _read(

@@ -63,7 +63,7 @@ def write(directory, name, cells, **record):
 
 
 def test_the_papers_data_sets_come_first():
-    assert DATASETS == ("mnist", "cifar10", "digits")
+    assert DATASETS == ("mnist", "cifar10", "digits", "fashion_mnist")
 
 
 def test_what_is_there_is_read(tmp_path):
