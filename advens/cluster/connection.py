@@ -60,6 +60,7 @@ class Connection:
         self._shared: deque[tuple[Sequence[object], list[Future]]] = deque(maxlen=_KEPT)
         self._token = root / f"client-{uuid.uuid4().hex}"
         self._client = _connected(address)
+        self._scheduler = self._client.scheduler_info()["id"]
         try:
             self._prepare(root)
         except BaseException:
@@ -98,19 +99,29 @@ class Connection:
                     del left[task]
                     yield task, result
             except _LostError as error:
-                # Workers take with them what was sent, so all of it is sent again.
-                if self._client.status != "running":
+                if not self._has_scheduler():
                     raise RuntimeError(
                         "The scheduler of the cluster was lost. The same command "
                         "continues"
                     ) from error
+                # Workers took with them what was sent, so all of it is sent again.
                 self._shared.clear()
+
+    def _has_scheduler(self) -> bool:
+        try:
+            self._workers()
+        except _LostError:
+            return False
+        return True
 
     def _ended(
         self, tasks: Sequence[Task], shared: Sequence[object], resource: str | None
     ) -> Iterator[tuple[Task, Any]]:
         """Submit tasks; yield each when it has ended, with what it returned."""
-        sent = self._sent(*shared)
+        try:
+            sent = self._sent(*shared)
+        except OSError as error:
+            raise _LostError from error
         declared = resource and any(
             resource in (w.get("resources") or {}) for w in self._workers().values()
         )
@@ -140,15 +151,14 @@ class Connection:
 
     def _wait_for_worker(self) -> None:
         """Wait until there is a worker; say so while there is none."""
-        with contextlib.suppress(OSError):  # a lost scheduler cancels the tasks
-            while not self._workers():
-                warnings.warn(
-                    "The cluster has no worker. The work goes on when it has one",
-                    NoWorkerWarning,
-                    stacklevel=2,
-                )
-                with contextlib.suppress(TimeoutError):
-                    self._client.wait_for_workers(1, timeout=_SECONDS_ALONE)
+        while not self._workers():
+            warnings.warn(
+                "The cluster has no worker. The work goes on when it has one",
+                NoWorkerWarning,
+                stacklevel=2,
+            )
+            with contextlib.suppress(OSError):  # a timeout is one, too
+                self._client.wait_for_workers(1, timeout=_SECONDS_ALONE)
 
     def _result(self, future: "Future", name: str) -> object:
         from distributed import CancelledError, KilledWorker
@@ -163,6 +173,8 @@ class Connection:
                 f"{error.last_worker.address}. {self._why_ended()}"
             ) from error
         except Exception as error:
+            if not self._has_scheduler():
+                raise _LostError from error
             raise RuntimeError(f"{name}: {error}") from error
 
     def _why_ended(self) -> str:
@@ -177,7 +189,18 @@ class Connection:
         return "Their logs tell why"
 
     def _workers(self) -> Mapping[str, Any]:
-        return self._client.scheduler_info()["workers"]
+        """Return what the scheduler knows of its workers.
+
+        Raises:
+            _LostError: if it is gone, or another one that does not know this client.
+        """
+        try:
+            info = self._client.scheduler_info()
+        except Exception as error:  # without a connection, anything may fail
+            raise _LostError from error
+        if info.get("id") != self._scheduler:
+            raise _LostError
+        return info["workers"]
 
     def _sent(self, *shared: object) -> "list[Future]":
         """Return what every worker holds one copy of, sent once."""

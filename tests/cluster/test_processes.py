@@ -38,6 +38,8 @@ def start(directory, *arguments):
     directory.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, SCRIPT, *REDUCED, *arguments],
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         cwd=directory,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
