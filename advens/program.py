@@ -26,11 +26,11 @@ def start() -> None:
 def import_keras(*, seed: int | None = None) -> None:
     """Import Keras and its backend without their notes.
 
-    TensorFlow 2.21 prints some while it is imported, whatever the log level.
+    TensorFlow 2.21 prints some while it is imported, whatever the log level. Keras
+    imports it sooner or later on any backend if it is there.
 
     Args:
-        seed: of models that are random; None to seed nothing. Keras seeds TensorFlow on
-            any backend, and imports it for that.
+        seed: of models that are random; None to seed nothing.
 
     Raises:
         RuntimeError: if there is no such backend.
@@ -42,6 +42,8 @@ def import_keras(*, seed: int | None = None) -> None:
             os.dup2(nowhere.fileno(), 2)
         import keras
 
+        with contextlib.suppress(ImportError):
+            importlib.import_module("tensorflow")
         if seed is not None:
             keras.utils.set_random_seed(seed)
     except ImportError as error:
@@ -54,6 +56,8 @@ def import_keras(*, seed: int | None = None) -> None:
         os.close(terminal)
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It would report that there is no TPU.
+    logging.getLogger("jax").setLevel(logging.WARNING)
 
 
 def with_keras(module: str, function: str, *args: object) -> object:
