@@ -227,9 +227,10 @@ class Connection:
 
             def setup(self, worker: Any) -> None:
                 # Before anything imports TensorFlow.
-                from advens import process
+                from advens import process, program
 
                 process.use_onednn()
+                program.import_keras()
                 from advens.cluster.worker import Settings, prepare
 
                 prepare(Settings(**values), worker)
