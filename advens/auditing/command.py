@@ -3,10 +3,11 @@
   advens-audit models/*.keras --data=images.npz --eps=8/255 --out=audit
 
 The arguments are models: .keras or .h5 files, directories of SavedModels or, with
---builder, files of weights. One of advens's trained ensembles is named by itself, as in
-`advens-audit digits_rand_ini --dataset=digits --eps=0.1`. The command writes report.html, and the numbers of that
-page as audit.json, cells.csv and outcomes.npz. If it is interrupted, the same command
-continues from there.
+--builder, files of weights. The trained ensembles that come with advens are named by
+themselves: advens-audit digits_rand_ini --dataset=digits --eps=0.1
+
+The command writes report.html, and the numbers of that page as audit.json, cells.csv
+and outcomes.npz. If it is interrupted, the same command continues from there.
 """
 
 import contextlib
