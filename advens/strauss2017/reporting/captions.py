@@ -159,7 +159,7 @@ def _facts(dataset: str, num_images: int, record: Record, *further: str) -> str:
 
 
 def _members(record: Record) -> str:
-    return f"ensembles of {len(record['seeds']['members'])}"
+    return f"ensembles of {len(record['seeds']['members'])} members"
 
 
 def _seed(record: Record) -> str:
@@ -191,4 +191,6 @@ def _in_words(text: str) -> str:
 
 
 def _latex(sentences: Sequence[str]) -> str:
-    return escaped(" ".join(sentences))
+    r"""Return a `\caption`, whole: as its argument, LaTeX takes no `\input`."""
+    text = escaped(" ".join(sentences)).replace("Grad. ", "Grad.~")
+    return f"\\caption{{{text}}}\n"

@@ -10,6 +10,7 @@ from typing import Any, Final
 from matplotlib import style as matplotlib_style
 from matplotlib.backends.backend_pgf import LatexError
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from advens.storage.files import write_all
 from advens.strauss2017.reporting.figure_style import SCREEN, Style
@@ -40,7 +41,7 @@ def save_figure(
 
     Args:
         figure: the figure.
-        caption: LaTeX, for `<name>_caption.tex`.
+        caption: for `<name>_caption.tex`.
         out_dir: the directory of the files.
         name: how their names begin.
         formats: some of `"png"`, `"pdf"`, `"svg"` and `"pgf"`.
@@ -58,7 +59,7 @@ def save_figure(
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, **_OPTIONS[suffix])
             contents[f"{name}.{suffix}"] = buffer.getvalue()
-    contents[f"{name}_caption.tex"] = f"{caption}\n".encode()
+    contents[f"{name}_caption.tex"] = caption.encode()
     return write_all(out_dir, contents)
 
 
@@ -73,21 +74,30 @@ def check_latex() -> None:
         with matplotlib_style.context(SCREEN.settings):
             figure.savefig(io.BytesIO(), format="pgf")
     except (LatexError, RuntimeError, ValueError) as error:
-        # A line of LaTeX's own that says what is wrong begins with an exclamation mark.
+        # The line of LaTeX's own that says what is wrong begins with "! ".
         complaint = re.search(r"^! .*", str(error), re.MULTILINE)
+        cause = complaint[0] if complaint else error.__cause__ or error
         raise RuntimeError(
-            "A .pgf needs LaTeX on this machine, with pdflatex and the packages pgf "
-            "and underscore: matplotlib asks it how large each text will be "
-            f"({complaint[0] if complaint else error}). Install it, or leave pgf out "
-            "of `format`"
+            "A .pgf needs pdflatex on this machine, with its packages pgf and "
+            "underscore: matplotlib asks it how large each text will be. Install "
+            f"LaTeX, or leave pgf out of `format`. Received from it: {cause}"
         ) from error
 
 
 def _pgf_files(figure: Figure, name: str) -> dict[str, bytes]:
     """Return the files of a .pgf: itself, and the images that it includes."""
+    # Otherwise its document would need the package underscore. Nothing else that
+    # LaTeX reads in its own way is in a figure of a paper, but for the per cent sign,
+    # which matplotlib escapes.
+    texts = {text: text.get_text() for text in figure.findobj(Text)}
+    for text, shown in texts.items():
+        text.set_text(shown.replace("_", r"\_"))
     with tempfile.TemporaryDirectory() as directory:
         # It names its images after itself, so the name must be the final one.
         path = Path(directory) / f"{name}.pgf"
         figure.savefig(path, format="pgf")
         images = sorted(set(Path(directory).iterdir()) - {path})
-        return {file.name: file.read_bytes() for file in (path, *images)}
+        files = {file.name: file.read_bytes() for file in (path, *images)}
+    for text, shown in texts.items():
+        text.set_text(shown)
+    return files

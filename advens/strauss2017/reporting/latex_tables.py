@@ -41,7 +41,7 @@ def write_latex(results_dir: Path, table: str, dataset: str) -> list[Path]:
         )
     contents = {
         f"{table}_{dataset}.tex": latex_table(stored.cells).encode(),
-        f"{table}_{dataset}_caption.tex": f"{table_caption(stored)}\n".encode(),
+        f"{table}_{dataset}_caption.tex": table_caption(stored).encode(),
     }
     return write_all(results_dir, contents)
 
@@ -61,7 +61,11 @@ def latex_table(frame: pd.DataFrame) -> str:
     blocks = [frame]
     if "attack" in names:
         blocks = [block for _, block in frame.groupby("attack", sort=False)]
-    lines = [f"\\begin{{tabular}}{{{'l' * len(header)}}}", r"\toprule", _line(header)]
+    lines = [
+        f"\\begin{{tabular}}{{@{{}}{'l' * len(header)}@{{}}}}",
+        r"\toprule",
+        _line(header),
+    ]
     for block in blocks:
         lines.append(r"\midrule")
         labels = {"attack": _label(block["attack"].iloc[0])}
@@ -89,7 +93,7 @@ def _label(text: str) -> str:
 
 def _stacked(column: str) -> str:
     words = r"\\".join(_label(word) for word in heading(column))
-    return f"\\shortstack[l]{{{words}}}"
+    return f"\\begin{{tabular}}[b]{{@{{}}l@{{}}}}{words}\\end{{tabular}}"
 
 
 def _ours(cell: Mapping[Hashable, Any]) -> str:
