@@ -294,6 +294,10 @@ def test_anomaly_writes_draws_and_is_resumed(call, monkeypatch, capsys):
     written = {file: Path(file).read_bytes() for file in files}
     flags = json.loads(written[files[1]])["flags"]
     assert (flags["num_grad1"], flags["test_images"]) == (1, 20)
+    caption = written["figures/anomaly_digits_caption.tex"].decode()
+    assert (
+        "Digits: 20 test images, ensembles of 2 members, Grad.~1 through 1 " in caption
+    )
 
     frame = pd.read_csv(files[0])
     names = ["column", "labels", "box", "num_steps"]

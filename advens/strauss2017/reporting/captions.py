@@ -55,7 +55,7 @@ def figure2_caption(tables: Mapping[str, StoredTable]) -> str:
     """
     stored = list(tables.values())
     sentences = [
-        f"The accuracies of Table 2 of {_PAPER}, reproduced, with Wilson's 95 % "
+        f"Table 2 of {_PAPER}, measured again: accuracies, with Wilson's 95 % "
         "intervals as whiskers."
     ]
     if any(table.cells["paper"].notna().any() for table in stored):
@@ -76,12 +76,12 @@ def anomaly_caption(stored: StoredTable) -> str:
         f"(ε = {first['eps']:g}, α = {first['step_size']:g}) through the gradients of "
         f"{_PAPER} and through the ensemble's own, by the labels in the attack's loss. "
         "Box: images are clipped to [0, 1].",
-        f"Grad. 1 is that of each of {grad1} members, mean.",
         _facts(
             first["dataset"],
             first["num_images"],
             record,
             _members(record),
+            f"Grad. 1 through {grad1} of them, mean",
             _seed(record),
             _reading(record),
         ),
@@ -151,10 +151,10 @@ def _run(stored: StoredTable) -> str:
 
 
 def _facts(dataset: str, num_images: int, record: Record, *further: str) -> str:
-    differences = ", ".join(record["differs_from_the_paper"]) or "nothing"
+    differences = ", ".join(record["differs_from_the_paper"]) or "none"
     return (
         f"{display_name(dataset)}: {', '.join([f'{num_images} test images', *further])}"
-        f"; what differs from the paper: {differences}."
+        f"; settings that differ from the paper: {differences}."
     )
 
 

@@ -112,7 +112,10 @@ def test_a_column_of_a_paper_has_numbers_that_the_caption_explains(atlas):
     record = {"attacks": [], "differs_from_the_paper": []}
     caption = atlas_caption(StoredTable(atlas, record), readings)
     assert "(1) linear, 32, adam, box; 5 members, seed 0: 0.020; (2) linear" in caption
-    assert "MNIST: 10000 test images; what differs from the paper: nothing." in caption
+    assert (
+        "MNIST: 10000 test images; settings that differ from the paper: none."
+        in caption
+    )
 
 
 def test_the_distances_on_the_terminal_and_on_the_page(atlas):

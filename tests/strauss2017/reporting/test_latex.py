@@ -83,7 +83,7 @@ def test_table2_has_the_papers_values_below_and_a_rule_between_attacks(tmp_path)
         "MNIST: 100 test images, ensembles of 2 members, run seed 5, reading printed, "
         r"FGSM ($\varepsilon$ = 0.3, clipped to [0, 1]), "
         r"BIM ($\varepsilon$ = 0.2, $\alpha$ = 0.025, n = 8); "
-        r"what differs from the paper: num\_members=2. ",
+        r"settings that differ from the paper: num\_members=2. ",
         "In brackets: the paper's values.",
         "Grad.~1 single exact: Grad.~1 single by exact gradients",
         "Bagging: 1 of 2 networks recognise some class less often",
