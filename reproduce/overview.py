@@ -8,16 +8,18 @@ continues.
 
 from absl import flags
 
+import figure_flags
 import records
 import run_flags
 import runs
 import script
-from advens import datasets, program
+from advens import program
 from result_flags import FIGURES_DIR
 from run_flags import FLAGS
 from runs import directory
 
 flags.adopt_module_key_flags(run_flags)  # for --help
+flags.adopt_module_key_flags(figure_flags)
 flags.declare_key_flag(FIGURES_DIR.name)
 _MOST_IMAGES = 1000  # unless --test_images says otherwise
 
@@ -26,34 +28,32 @@ def overview() -> None:
     """Train what is missing, attack, write and draw."""
     program.import_keras()
     from advens.strauss2017.overview import measure_overview
-    from advens.strauss2017.reporting import figure_style, overview_report
+    from advens.strauss2017.reporting import captions, overview_report
+    from advens.strauss2017.reporting.results import StoredTable
     from advens.strauss2017.reporting.tables import write_frame
 
-    program.check_writable("figures_dir", directory("figures_dir"))
+    figures_dir = directory("figures_dir")
+    figure_flags.check(figures_dir)
     run = runs.make_run()
     if FLAGS.test_images is None:
         count = min(_MOST_IMAGES, len(run.dataset.y_test))
         run.dataset = run.dataset.subset(None, count)
     cells = measure_overview(run)
     frame = overview_report.overview_frame(cells)
+    record = records.record(run)
     name = f"overview_{run.dataset.name}"
     paths = write_frame(
         frame,
         cells,
-        records.record(run),
+        record,
         y_test=run.dataset.y_test,
         out_dir=directory("out_dir"),
         name=name,
     )
-    figure = overview_report.overview_figure(
-        frame,
-        title=f"{datasets.display_name(run.dataset.name)}, "
-        f"{len(run.dataset.y_test)} images",
-        num_members=run.num_members,
-        deviations=run.deviations(),
-    )
-    figures_dir = directory("figures_dir")
-    paths += figure_style.save_figure(figure, out_dir=figures_dir, name=name)
+    stored = StoredTable(frame, record)
+    figure = overview_report.overview_figure(stored, figure_flags.style())
+    caption = captions.overview_caption(stored)
+    paths += figure_flags.save(figure, caption, out_dir=figures_dir, name=name)
     script.print_written(paths)
 
 

@@ -89,6 +89,29 @@ def anomaly_caption(stored: StoredTable) -> str:
     return _latex(sentences)
 
 
+def overview_caption(stored: StoredTable) -> str:
+    """Return the caption of the overview of one data set."""
+    first, record = stored.cells.iloc[0], stored.record
+    _, bim = _attacks(record)
+    sentences = [
+        "Accuracy of the first network of Rand. Ini. and of the whole ensemble: "
+        f"without attack, under BIM as in {_PAPER} (Grad. 1, through one member's "
+        "gradient; for the ensemble the mean over the members), and under an audit: "
+        "images that are right under each of its attacks, which have the same "
+        "ε and stay in [0, 1].",
+        _facts(
+            first["dataset"],
+            first["num_images"],
+            record,
+            _members(record),
+            _seed(record),
+            _reading(record),
+            bim,
+        ),
+    ]
+    return _latex(sentences)
+
+
 def atlas_caption(stored: StoredTable, readings: Sequence[Judged]) -> str:
     """Return the caption of the atlas of one data set.
 
