@@ -19,7 +19,7 @@ SCRIPTS = Path(script.__file__).parent
         ("--epochs=ten", "flag --epochs=ten"),
         ("--epoch=1", "Unknown command line flag 'epoch'"),
         ("--columns=some", "flag --columns=some: value should be one of <default|all>"),
-        ("mnist", "Arguments must be flags, as --name=value. Received: ['mnist']"),
+        ("mnist", "Arguments must be flags, such as --dataset=mnist. Received: mnist"),
         ("--methods=none", "`methods` must be some of rand_ini,mix_mod"),
     ],
 )
@@ -50,7 +50,7 @@ def test_help_needs_no_backend():
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (KeyboardInterrupt(), "Interrupted. The same command continues from here."),
+        (KeyboardInterrupt(), "Interrupted. The same command continues from here"),
         (RuntimeError("No network\nstays alive"), "No network stays alive"),
     ],
 )

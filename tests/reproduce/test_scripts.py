@@ -319,7 +319,7 @@ def test_anomaly_writes_draws_and_is_resumed(call, monkeypatch, capsys):
         (table2.table2, "--methods=", "`methods` must be some of"),
         (table2.table2, "--num_members=0", "`num_members` must be an integer >= 1"),
         (table2.table2, "--epochs=0", "`epochs` must be an integer >= 1"),
-        (table2.table2, "--test_images=361", "must be in 1..360"),
+        (table2.table2, "--test_images=361", "must be from 1 to 360"),
         (table2.table2, "--fgsm_eps=-0.1", "`eps` must be >= 0 .* Received: eps=-0.1"),
         (table2.table2, "--noise_std=nan", "`noise_std` must be >= 0"),
         (table2.table2, "--optimizer=adm", "name of a Keras optimizer"),
