@@ -76,8 +76,8 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
         store = Store(values.work_dir or out / "work")
         provenance.log_hardware(backend=backend.name(), devices=backend.devices())
         settings = values.flag_values_dict().items()
-        given = ", ".join(f"{k}={v}" for k, v in settings if v not in (None, ""))
-        _LOG.info("settings: %s", given)
+        given = [f"{k}={v}" for k, v in settings if v is not None and v is not False]
+        _LOG.info("settings: %s", ", ".join(given))
         for path, member in zip(paths, ensemble, strict=True):
             _LOG.info("%s: %d parameters", path, member.count_params())
         _LOG.info("%d images of shape %s", len(x), x.shape[1:])

@@ -167,6 +167,16 @@ def test_options_reach_the_audit(directory, calls, capsys):
     assert err == ""
 
 
+def test_verbose(directory, calls, capsys):
+    run("models/a.keras", "--data=my.npz", "--eps=1/8", "--verbose")
+    out, err = capsys.readouterr()
+    assert out.startswith("clean accuracy")
+    lines = [line.split(" ", 1)[1] for line in err.splitlines()]
+    assert any(line.startswith("settings: data=my.npz, eps=0.125") for line in lines)
+    assert f"store: {directory / 'audit' / 'work'}" in lines
+    assert any(line.startswith("models/a.keras: ") for line in lines)
+
+
 def test_on_a_cluster(directory, calls, monkeypatch):
     opened = []
 

@@ -17,6 +17,7 @@ SCRIPTS = Path(script.__file__).parent
     [
         ("--dataset=svhn", "flag --dataset=svhn: must be digits, mnist, cifar10"),
         ("--epochs=ten", "flag --epochs=ten"),
+        ("--fgsm_eps=-0.1", "flag --fgsm_eps=-0.1: -0.1 is not a non-negative number"),
         ("--epoch=1", "Unknown command line flag 'epoch'"),
         ("--columns=some", "flag --columns=some: value should be one of <default|all>"),
         ("mnist", "Arguments must be flags, such as --dataset=mnist. Received: mnist"),
@@ -44,6 +45,7 @@ def test_help_needs_no_backend():
         command = [sys.executable, "-c", code, SCRIPTS / f"{name}.py"]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert "--[no]" in ran.stdout or "--datasets" in ran.stdout
+        assert "--[no]quiet" in ran.stdout and "--[no]verbose" in ran.stdout
         assert ran.stdout.endswith("set()\n"), ran.stderr
 
 
