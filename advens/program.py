@@ -77,7 +77,7 @@ def import_keras(*, seed: int | None = None) -> None:
             importlib.import_module("tensorflow")
         if seed is not None:
             keras.utils.set_random_seed(seed)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise RuntimeError(
             f"Keras and its backend must be installed ({error}). The environment "
             "variable KERAS_BACKEND names the backend: tensorflow or jax"
