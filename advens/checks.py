@@ -26,7 +26,8 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise a `ValueError` if an argument is none of its choices."""
     if value not in choices:
         raise ValueError(
-            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
+            f"`{name}` must be one of {', '.join(map(repr, choices))}. Received: "
+            f"{name}={value!r}"
         )
 
 

@@ -1,5 +1,7 @@
 """The files of data sets: what they hold, and whether that is right."""
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,24 +13,43 @@ ARRAYS: Final = ("x_train", "y_train", "x_test", "y_test")
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Read the arrays of a data file; return None if there is no file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            keys = archive.files
-            arrays = {key: archive[key] for key in ARRAYS if key in keys}
+        names, arrays = read_npz_file(path, ARRAYS)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise OSError(
-            f"{path} cannot be read: {reason(error)}. Make it a readable file, or "
-            "name another one"
+            f"Cannot read {path}: {error.strerror or error}. Make it a readable file "
+            "or name another one"
         ) from error
-    # A damaged archive can raise BadZipFile, EOFError, zlib.error and others.
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a whole .npz archive of plain arrays: {reason(error)}. "
-            "Replace the file"
-        ) from error
-    require(len(arrays) == 4, path, f"the keys must be {', '.join(ARRAYS)}", keys)
+    received = ", ".join(names)
+    rule = f"the file must hold the arrays {', '.join(ARRAYS)}"
+    require(len(arrays) == len(ARRAYS), path, rule, received)
     return arrays
+
+
+def read_npz_file(
+    path: Path, wanted: Sequence[str]
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return the names of all arrays in a file, and those of the wanted that it holds.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged or no .npz file, or an array is a pickle.
+    """
+    try:
+        # What is no zip archive, numpy may take for an array or for a pickle.
+        if not zipfile.is_zipfile(path):
+            path.open("rb").close()
+            raise zipfile.BadZipFile("it is no zip archive")
+        with np.load(path, allow_pickle=False) as archive:
+            names = archive.files
+            return names, {name: archive[name] for name in wanted if name in names}
+    except OSError:
+        raise
+    except Exception as error:  # damage raises errors with no common base class
+        raise ValueError(
+            f"{path} must be a whole .npz file of arrays without pickles ({error})"
+        ) from error
 
 
 def checked_arrays(
@@ -61,7 +82,7 @@ def checked_arrays(
         rule = f"`{y_key}` must hold one label for each of {len(x)} images"
         require(fits, source, rule, f"shape {y.shape}")
         fits = y.dtype.kind in "iu" and y.min() >= 0 and y.max() <= last
-        rule = f"`{y_key}` must hold integers in 0..{last}"
+        rule = f"`{y_key}` must hold integers from 0 to {last}"
         require(fits, source, rule, span(y))
         pixels = x / np.float32(255) if x.dtype == np.uint8 else x.astype(np.float32)
         checked[x_key] = pixels.reshape(*x.shape[:3], -1)

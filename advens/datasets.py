@@ -125,8 +125,8 @@ class Dataset:
         ):
             if count is not None and not 1 <= count <= available:
                 raise ValueError(
-                    f"`{name}` must be in 1..{available} for {self.name}, or None for "
-                    f"all. Received: {name}={count}"
+                    f"`{name}` must be from 1 to {available} for {self.name}, or None "
+                    f"for all. Received: {name}={count}"
                 )
         return dataclasses.replace(
             self,
@@ -168,8 +168,8 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
         return _load_own(Path(name))
     if name not in NAMES:
         raise ValueError(
-            f"`name` must be one of {NAMES}, or the path of an .npz file. Received: "
-            f"name={name!r}"
+            f"A data set must be {', '.join(NAMES)}, or the path of an .npz file. "
+            f"Received: {name!r}"
         )
     directory = _directory(data_dir)
     if name == "digits":
@@ -198,14 +198,14 @@ def _load_own(path: Path) -> Dataset:
         )
     arrays = read_arrays(path)
     if arrays is None:
-        raise FileNotFoundError(f"There is no file {path}")
+        raise FileNotFoundError(f"There is no file {path}. Correct its name")
     x, y = arrays["x_train"], arrays["y_train"]
     require(x.ndim in (3, 4), path, "`x_train` must be (n, h, w[, c])", x.shape)
     fits = y.dtype.kind in "iu" and y.size > 0 and y.max() >= 1
     require(fits, path, "`y_train` must hold the integers of two classes", span(y))
     num_classes = int(y.max()) + 1
     missing = sorted({*range(num_classes)} - {*np.unique(y).tolist()})
-    rule = f"`y_train` must hold every class in 0..{num_classes - 1}"
+    rule = f"`y_train` must hold every class from 0 to {num_classes - 1}"
     require(not missing, path, rule, f"no image of class {missing[:1]}")
     return Dataset(
         name=path.stem,
@@ -225,7 +225,7 @@ def _directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
     directory = os.path.expanduser(data_dir)
     if not os.path.isdir(directory):
         raise NotADirectoryError(
-            f"`{origin}` must be an existing directory, or unset to have keras "
+            f"`{origin}` must be an existing directory, or be left out to have Keras "
             f"download the data. Received: {origin}={os.fspath(data_dir)!r}"
         )
     return Path(directory)
@@ -245,9 +245,9 @@ def _download(name: str, path: Path | None) -> dict[str, np.ndarray]:
     # Keras raises a bare Exception if the download fails.
     except Exception as error:
         raise OSError(
-            f"keras could not download {name}: {reason(error)}. Check the network, or "
+            f"Keras could not download {name} ({reason(error)}). Check the network, or "
             f"put {name}.npz, with {', '.join(ARRAYS)}, into the directory "
-            f"{path.parent if path else f'that {DATA_DIR_VARIABLE} names'}."
+            f"{path.parent if path else f'that {DATA_DIR_VARIABLE} names'}"
         ) from error
     return dict(zip(ARRAYS, (*train, *test), strict=True))
 

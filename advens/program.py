@@ -1,4 +1,4 @@
-"""How a program starts and how it fails: in one line, without its libraries' notes."""
+"""How a program starts, what it prints besides its results, and how it fails."""
 
 import contextlib
 import importlib
@@ -8,11 +8,42 @@ import re
 import sys
 import tempfile
 import textwrap
+import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
+
+from absl import flags
 
 from advens import process
+
+_PACKAGE: Final = "advens"
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define --quiet and --verbose, which all programs have."""
+    flags.DEFINE_boolean(
+        "quiet",
+        False,
+        "Show no progress and no results: only the names of the files that were "
+        "written, warnings and errors.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "verbose",
+        False,
+        "Tell on standard error the settings, the backend and its devices, where the "
+        "store is, what is loaded from it and what is computed; and where in the code "
+        "an error was raised.",
+        flag_values=values,
+    )
+    flags.register_multi_flags_validator(
+        ["quiet", "verbose"],
+        lambda given: not (given["quiet"] and given["verbose"]),
+        "leave out one of them",
+        flag_values=values,
+    )
 
 
 def start() -> None:
@@ -46,7 +77,7 @@ def import_keras(*, seed: int | None = None) -> None:
             importlib.import_module("tensorflow")
         if seed is not None:
             keras.utils.set_random_seed(seed)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise RuntimeError(
             f"Keras and its backend must be installed ({error}). The environment "
             "variable KERAS_BACKEND names the backend: tensorflow or jax"
@@ -63,18 +94,62 @@ def import_keras(*, seed: int | None = None) -> None:
 def with_keras(module: str, function: str, *args: object) -> object:
     """Call a function in a process that has not imported Keras, without its notes."""
     import_keras()
+    warnings.formatwarning = _warning
     return getattr(importlib.import_module(module), function)(*args)
 
 
 @contextlib.contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """On bad input, and if the user stops the program, print one line and exit 1."""
+def running(*, verbose: bool = False) -> Iterator[None]:
+    """Print errors and warnings in one line each, and exit with code 1 after an error.
+
+    Such errors are bad input and what the system refuses. Others are faults of the
+    program and raise what they raised.
+
+    Args:
+        verbose: whether to print what the package logs, and the traceback of an error.
+    """
+    usual = warnings.formatwarning
+    warnings.formatwarning = _warning
+    log, handler = logging.getLogger(_PACKAGE), _ToStderr()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    # absl has a handler of its own above it, and a level of its own, --verbosity.
+    log.propagate = False
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
+        if verbose:
+            traceback.print_exc()
         fail(error)
     except KeyboardInterrupt:
-        fail("Interrupted. The same command continues from here.")
+        fail("Interrupted. The same command continues from here")
+    finally:
+        warnings.formatwarning = usual
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+        log.propagate = True
+
+
+class _ToStderr(logging.Handler):
+    """Prints to standard error, above the progress bars while these are there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # While a bar is shown, `sys.stderr` is another object.
+        print(self.format(record), file=sys.stderr)
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Return the text of a warning: one line, with the place if it is not advens's."""
+    of_package = category.__module__.partition(".")[0] == _PACKAGE
+    place = "" if of_package else f" ({category.__name__} at {filename}:{lineno})"
+    return f"warning: {' '.join(str(message).split())}{place}\n"
 
 
 def fail(error: object) -> NoReturn:

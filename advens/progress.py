@@ -1,6 +1,7 @@
 """Progress on the terminal: members and epochs in training, images under attack."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_LOG: Final = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.5
 # Of many members it takes long to tell how far they are: that is at most this share of
 # the time.
@@ -26,6 +28,8 @@ _POLL_SHARE: Final = 0.05
 
 class Bars:
     """Progress bars, on standard error.
+
+    Where that is no terminal, a line is printed when all is done.
 
     Args:
         show: False shows none.
@@ -45,6 +49,8 @@ class Bars:
             epochs: the number of epochs of each member.
             epochs_done: returns how many of them are done, for each member.
         """
+        stored = sum(map(int.__eq__, epochs_done(), epochs))
+        _LOG.info("%s: %d of %d networks in the store", label, stored, len(epochs))
         with self._bar(f"{label}: training", sum(epochs), "epochs") as progress:
             stop = threading.Event()
 
@@ -77,6 +83,7 @@ class Bars:
     @contextlib.contextmanager
     def attacks(self, label: str, images: int) -> Iterator[Callable[[int], None]]:
         """Show the images attacked; yield the function that counts new ones."""
+        _LOG.info("%s: attacks", label)
         with self._bar(f"{label}: attacks", images, "images") as progress:
             yield lambda count: progress.advance(progress.task_ids[0], count)
 
@@ -105,17 +112,16 @@ class Bars:
         # Wide enough for all columns, also where there is no terminal.
         console = Console(stderr=True)
         console.width = max(100, console.width)
+        counts = [count or MofNCompleteColumn(), TextColumn("{task.fields[note]}")]
+        columns: list[ProgressColumn] = [*counts, TimeElapsedColumn()]
+        if console.is_terminal:
+            columns = [BarColumn(), *columns, TextColumn("left"), TimeRemainingColumn()]
         with Progress(
             TextColumn("{task.description:<24}"),
-            BarColumn(),
-            count or MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *columns,
             console=console,
             speed_estimate_period=600,  # an epoch can take minutes
-            disable=not self._show,
+            disable=not (self._show and total),
         ) as progress:
             progress.add_task(description, total=total, note=note)
             yield progress

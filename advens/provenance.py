@@ -1,6 +1,7 @@
 """What numbers were made with: the versions of software, and the hardware."""
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,6 +10,7 @@ import joblib
 
 import advens
 
+_LOG: Final = logging.getLogger(__name__)
 # The packages whose versions are recorded.
 _PACKAGES: Final = (
     "keras",
@@ -57,6 +59,15 @@ def hardware(*, backend: str, devices: Sequence[str]) -> dict[str, Any]:
         "cores": joblib.cpu_count(),
         "system": platform.platform(),
     }
+
+
+def log_hardware(*, backend: str, devices: Sequence[str]) -> None:
+    """Log what computes, see `hardware`, and by which versions."""
+    of_keras, of_backend = (versions().get(name) for name in ("keras", backend))
+    _LOG.info("Keras %s with %s %s", of_keras, backend, of_backend)
+    found = hardware(backend=backend, devices=devices)
+    _LOG.info("devices: %s", ", ".join(devices))
+    _LOG.info("processor: %s, %d core(s)", found["processor"], found["cores"])
 
 
 def _processor() -> str:

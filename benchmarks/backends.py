@@ -33,7 +33,7 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir",
     None,
     "Directory with mnist.npz and cifar10.npz; default: ADVENS_DATA_DIR. Without it, "
-    "keras downloads them.",
+    "Keras downloads them.",
 )
 _NUM_MEMBERS = flags.DEFINE_integer("num_members", 3, "Members of the ensemble.", 1)
 _EPOCHS = flags.DEFINE_integer("epochs", 2, "Epochs of training.", 1)

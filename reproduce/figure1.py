@@ -39,9 +39,10 @@ def figure1() -> None:
         out_dir=out_dir,
         name="figure1",
     )
+    console = script.console()
     for of_dataset in examples:
         for shortfall in of_dataset.shortfalls:
-            print(f"{of_dataset.dataset.name}: {shortfall}")
+            console.print(f"{of_dataset.dataset.name}: {shortfall}", highlight=False)
     script.print_written(paths)
 
 

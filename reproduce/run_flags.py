@@ -21,7 +21,7 @@ FLAGS: Final = flags.FLAGS
 flags.DEFINE_string(
     "dataset",
     datasets.NAMES[0],
-    f"The data set: {', '.join(datasets.NAMES)}, or the path of an own one, an .npz "
+    f"The data set: {', '.join(datasets.NAMES)}, or the path of your own, an .npz "
     "file with x_train, y_train, x_test and y_test.",
 )
 flags.register_validator(
@@ -33,7 +33,7 @@ flags.DEFINE_string(
     "data_dir",
     None,
     "Directory with mnist.npz and cifar10.npz; default: the environment variable "
-    f"{datasets.DATA_DIR_VARIABLE}. Without it, keras downloads them.",
+    f"{datasets.DATA_DIR_VARIABLE}. Without it, Keras downloads them.",
 )
 flags.DEFINE_string(
     "work_dir",
@@ -83,10 +83,10 @@ for _name in LABELS:
         f"The labels of {_attack.upper()} through {_gradient.replace('grad', 'Grad. ')}"
         " in the paper's columns.",
     )
-flags.DEFINE_float("fgsm_eps", None, "Largest change of a pixel by FGSM.")
-flags.DEFINE_float("bim_eps", None, "Largest change of a pixel by BIM.")
-flags.DEFINE_float("bim_step_size", None, "Change of a pixel in one step of BIM.")
-flags.DEFINE_integer("bim_num_steps", None, "Number of steps of BIM.")
+flags.DEFINE_float("fgsm_eps", None, "Largest change of a pixel by FGSM.", 0)
+flags.DEFINE_float("bim_eps", None, "Largest change of a pixel by BIM.", 0)
+flags.DEFINE_float("bim_step_size", None, "Change of a pixel in one step of BIM.", 0)
+flags.DEFINE_integer("bim_num_steps", None, "Number of steps of BIM.", 1)
 flags.DEFINE_integer("seed", SEED, "Run seed, from which each member's seed is drawn.")
 flags.DEFINE_integer(
     "n_jobs",

@@ -2,6 +2,7 @@
 
 import atexit
 import dataclasses
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from advens import datasets, program
 from advens.strauss2017.readings import DEFAULT, READINGS
 from advens.strauss2017.settings import Settings, settings_of
-from run_flags import FLAGS
+from script import FLAGS
 
 if TYPE_CHECKING:
     from advens.strauss2017.run import Run
 
 # The values of flags, by name: whatever the parser of a flag returns.
 Values: TypeAlias = dict[str, Any]
+
+_LOG: Final = logging.getLogger("advens.reproduce")
 
 # A flag that sets an attribute of `Settings` is called like the attribute.
 _SETTINGS: Final = [field.name for field in dataclasses.fields(Settings)]
@@ -47,7 +50,7 @@ def make_run(**overrides: Any) -> "Run":
     Args:
         **overrides: values that take the place of the flags' values, by name.
     """
-    from advens import backend, process
+    from advens import backend, process, provenance
     from advens.cluster.client import Cluster
     from advens.progress import Bars
     from advens.storage.store import Store
@@ -72,6 +75,9 @@ def make_run(**overrides: Any) -> "Run":
         **chosen("box", "fgsm_eps", "bim_eps", "bim_step_size", "bim_num_steps"),
     )
     program.check_writable("out_dir", overrides.get("out_dir") or directory("out_dir"))
+    export_dir = Path(values["export"]) if values.get("export") else None
+    if export_dir:
+        program.check_writable("export", export_dir)
     process.keep_memory()
     # As in the processes that train, on this machine and on a cluster.
     backend.make_deterministic()
@@ -83,15 +89,37 @@ def make_run(**overrides: Any) -> "Run":
     if values["cluster"]:
         cluster = Cluster(values["cluster"], store)
         atexit.register(cluster.close)
-    return Run(
+    run = Run(
         dataset=dataset.subset(values["train_images"], values["test_images"]),
         settings=settings,
         attacks=attacks,
         reading=reading,
         labels=labels,
         store=store,
-        bars=Bars(show=True),
+        bars=Bars(show=not FLAGS.quiet),
         cluster=cluster,
-        export_dir=Path(values["export"]) if values.get("export") else None,
+        export_dir=export_dir,
         **chosen("columns", "num_members", "seed", "n_jobs", "stack", "minutes"),
     )
+    provenance.log_hardware(backend=backend.name(), devices=backend.devices())
+    _log_settings(run)
+    return run
+
+
+def _log_settings(run: "Run") -> None:
+    """Log what determines the numbers of a run, and where they are kept."""
+    images = f"{len(run.dataset.y_train)} training, {len(run.dataset.y_test)} test"
+    _LOG.info("images of %s: %s", run.dataset.name, images)
+    settings = {
+        **dataclasses.asdict(run.settings),
+        **{f"{name}_labels": labels for name, labels in run.labels.items()},
+        **{name: getattr(run, name) for name in ("num_members", "seed", "n_jobs")},
+    }
+    _LOG.info("settings: %s", _listed(settings))
+    for attack in run.attacks:
+        _LOG.info("attack: %s", _listed(dataclasses.asdict(attack)))
+    _LOG.info("store: %s", run.store.root)
+
+
+def _listed(values: Values) -> str:
+    return ", ".join(f"{k}={v}" for k, v in values.items() if v is not None)

@@ -180,10 +180,10 @@ def test_failed_download_says_what_to_do(tmp_path):
         datasets.load("mnist")
     text = message(error)
     assert "URL fetch failure on https://example.org: None -- no route" in text
-    assert "into the directory that ADVENS_DATA_DIR names." in text
+    assert "into the directory that ADVENS_DATA_DIR names" in text
     with pytest.raises(OSError, match="could not download cifar10") as error:
         datasets.load("cifar10", data_dir=tmp_path)
-    assert f"into the directory {tmp_path}." in message(error)
+    assert f"into the directory {tmp_path}" in message(error)
 
 
 def test_unsuitable_download_is_reported_as_such(monkeypatch):
@@ -195,10 +195,9 @@ def test_unsuitable_download_is_reported_as_such(monkeypatch):
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="`name` must be one of") as error:
+    with pytest.raises(ValueError, match="A data set must be digits, mnist") as error:
         datasets.load("svhn")
-    assert "'digits', 'mnist', 'cifar10'" in message(error)
-    assert "Received: name='svhn'" in message(error)
+    assert "Received: 'svhn'" in message(error)
 
 
 @pytest.mark.parametrize("name", datasets.NAMES)
@@ -222,16 +221,16 @@ def test_unreadable_file(tmp_path, monkeypatch):
     def deny(path, **options):
         raise PermissionError(13, "Permission denied", str(path))
 
+    write(tmp_path)
     monkeypatch.setattr(np, "load", deny)
-    with pytest.raises(OSError, match=r"mnist\.npz cannot be read: Perm") as error:
+    with pytest.raises(OSError, match=r"Cannot read .*mnist\.npz: Perm") as error:
         datasets.load("mnist", data_dir=tmp_path)
-    assert "Permission denied" in message(error)
     assert "Make it a readable file" in message(error)
 
 
 def test_directory_in_place_of_the_file(tmp_path):
     (tmp_path / "mnist.npz").mkdir()
-    with pytest.raises(OSError, match=r"mnist\.npz cannot be read: IsADir") as error:
+    with pytest.raises(OSError, match=r"Cannot read .*mnist\.npz: Is a dir") as error:
         datasets.load("mnist", data_dir=tmp_path)
     assert "Make it a readable file" in message(error)
 
@@ -263,19 +262,18 @@ def corrupt(path, how):
 def test_damaged_file(tmp_path, how):
     path = write(tmp_path)
     corrupt(path, how)
-    with pytest.raises(ValueError, match="is not a whole .npz archive") as error:
+    with pytest.raises(ValueError, match="must be a whole .npz file") as error:
         datasets.load("mnist", data_dir=tmp_path)
     assert message(error).startswith(str(path))
-    assert "Replace the file" in message(error)
 
 
 def test_missing_keys(tmp_path):
     path = tmp_path / "mnist.npz"
     arrays = fake_arrays()
     np.savez(path, x_train=arrays["x_train"], y_train=arrays["y_train"], test=1)
-    with pytest.raises(ValueError, match="keys must be x_train, y_train, x_test, y"):
+    with pytest.raises(ValueError, match="hold the arrays x_train, y_train, x_t"):
         datasets.load("mnist", data_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"\['x_train', 'y_train', 'test'\]") as error:
+    with pytest.raises(ValueError, match="Received: x_train, y_train, test") as error:
         datasets.load("mnist", data_dir=tmp_path)
     assert message(error).startswith(f"{path}: ")
 
@@ -310,10 +308,10 @@ def with_value(array, value):
         ("x_train", with_value(GREY, -0.5), "in [0, 1]", "from -0.5 to 0.0"),
         ("y_train", LABELS[:5], "one label for each of 6 images", "shape (5,)"),
         ("y_train", np.eye(6, 10), "one label for each of 6", "shape (6, 10)"),
-        ("y_train", LABELS.astype(float), "integers in 0..9", "float64"),
-        ("y_train", LABELS.astype(bool), "integers in 0..9", "bool"),
-        ("y_train", with_value(LABELS, 10), "integers in 0..9", "from 0 to 10"),
-        ("y_train", with_value(LABELS, -1), "integers in 0..9", "from -1 to 0"),
+        ("y_train", LABELS.astype(float), "integers from 0 to 9", "float64"),
+        ("y_train", LABELS.astype(bool), "integers from 0 to 9", "bool"),
+        ("y_train", with_value(LABELS, 10), "integers from 0 to 9", "from 0 to 10"),
+        ("y_train", with_value(LABELS, -1), "integers from 0 to 9", "from -1 to 0"),
     ],
 )
 def test_unsuitable_content(tmp_path, key, array, rule, received):
@@ -368,7 +366,7 @@ def test_subset_keeps_the_first_images(mnist):
     ],
 )
 def test_subset_of_impossible_size(mnist, flag, count, available):
-    with pytest.raises(ValueError, match=rf"`{flag}` must be in 1\.\.{available} for"):
+    with pytest.raises(ValueError, match=f"`{flag}` must be from 1 to {available} f"):
         mnist.subset(**{flag: count})
     with pytest.raises(ValueError, match=f"Received: {flag}={count}$"):
         mnist.subset(**{flag: count})
@@ -447,8 +445,16 @@ SIZES = {"train": 14, "test": 3}
         ("my data", {}, "a name of letters, digits, - and _"),
         ("a", {"y_train": np.zeros(14, int)}, "the integers of two classes"),
         ("a", {"y_train": np.ones(14, float)}, "the integers of two classes"),
-        ("a", {"y_train": np.arange(14) % 7 * 2}, "every class in 0..12. .*class .1"),
-        ("a", {"y_test": np.array([7, 0, 3])}, "`y_test` must hold integers in 0..6"),
+        (
+            "a",
+            {"y_train": np.arange(14) % 7 * 2},
+            "every class from 0 to 12. .*class .1",
+        ),
+        (
+            "a",
+            {"y_test": np.array([7, 0, 3])},
+            "`y_test` must hold integers from 0 to 6",
+        ),
         (
             "a",
             {"x_test": np.zeros((3, 20, 24))},

@@ -40,6 +40,15 @@ def test_attacks_show_the_number_of_images(capsys):
     printed = capsys.readouterr().err
     assert "Bagging: attacks" in printed
     assert "30/40 images" in " ".join(printed.split())
+    # A log file has one line, and no bar.
+    assert printed.endswith("\n") and printed[:-1].isprintable()
+    assert printed.isascii()
+
+
+def test_nothing_is_shown_where_there_is_nothing_to_do(capsys):
+    with Bars(show=True).training("Bagging", [], lambda: []):
+        pass
+    assert capsys.readouterr() == ("", "")
 
 
 def test_hidden_bars_print_nothing(capsys):

@@ -11,6 +11,7 @@ and outcomes.npz. If it is interrupted, the same command continues from there.
 """
 
 import contextlib
+import logging
 import math
 import os
 import sys
@@ -31,6 +32,7 @@ from advens.checks import check_labels
 if TYPE_CHECKING:
     from advens.models.ensemble import Ensemble
 
+_LOG: Final = logging.getLogger(__name__)
 # How TensorFlow, JAX and numpy say that there is too little memory.
 _NO_MEMORY: Final = ("OOM when allocating", "RESOURCE_EXHAUSTED", "Unable to allocate")
 
@@ -43,18 +45,19 @@ def main(argv: list[str] | None = None) -> None:
     """
     program.start()
     argv = sys.argv if argv is None else argv
-    with program.errors_in_one_line():
+    with program.running():
         models, values = options.parse(argv)
-        if values.help:
-            print(__doc__ + values.get_help())
-        else:
-            _run(models, values, ["advens-audit", *argv[1:]])
+    if values.help:
+        print(__doc__ + options.described(values))
+        return
+    with program.running(verbose=values.verbose):
+        _run(models, values, ["advens-audit", *argv[1:]])
 
 
 def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     x, y = _data(values)
     program.import_keras(seed=values.seed)
-    from advens import backend, process
+    from advens import backend, process, provenance
     from advens.auditing.audit import audit
     from advens.auditing.compare import compare
     from advens.auditing.report import render
@@ -71,6 +74,14 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
         ensemble, files = _ensemble(models, values, x, y)
         program.check_writable("out", out)
         store = Store(values.work_dir or out / "work")
+        provenance.log_hardware(backend=backend.name(), devices=backend.devices())
+        settings = values.flag_values_dict().items()
+        given = [f"{k}={v}" for k, v in settings if v is not None and v is not False]
+        _LOG.info("settings: %s", ", ".join(given))
+        for file, member in zip(files, ensemble, strict=True):
+            _LOG.info("%s: %d parameters", file, member.count_params())
+        _LOG.info("%d images of shape %s", len(x), x.shape[1:])
+        _LOG.info("store: %s", store.root)
         with contextlib.ExitStack() as stack:
             cluster = None
             if values.cluster:
@@ -101,7 +112,7 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     written = write_audit(out, document, outcomes, page)
     if not values.quiet:
         _print(document)
-        print(*(f"wrote {path}" for path in written), sep="\n")
+    print(*(f"wrote {path}" for path in written), sep="\n")
 
 
 def _data(values: FlagValues) -> tuple[Images, Labels]:

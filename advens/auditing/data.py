@@ -1,6 +1,5 @@
 """Labelled images to audit, from a file or a data set. Needs no Keras."""
 
-import zipfile
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +9,7 @@ from scipy import stats
 from advens import datasets
 from advens.arrays import Images, Labels
 from advens.checks import check_count, check_positive, checked_images
+from advens.dataset_files import read_npz_file
 from advens.storage.files import explained
 
 _NAMES: Final = (("x", "y"), ("x_test", "y_test"))
@@ -68,27 +68,19 @@ def load_dataset(
     except ValueError as error:
         available = len(dataset.y_test)
         raise ValueError(
-            f"`images` must be in 1..{available} for {name}. Received: images={images}"
+            f"`images` must be from 1 to {available} for {name}. Received: "
+            f"images={images}"
         ) from error
     return dataset.x_test, dataset.y_test
 
 
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        # What is no zip archive, numpy may take for an array or for a pickle.
-        if not zipfile.is_zipfile(path):
-            path.open("rb").close()
-            raise zipfile.BadZipFile("it is no zip archive")
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files
-            pairs = [pair for pair in _NAMES if set(pair) <= set(names)]
-            arrays = [archive[name] for pair in pairs for name in pair]
+        names, found = read_npz_file(path, [name for pair in _NAMES for name in pair])
     except OSError as error:
         raise explained(error, "read", path) from error
-    except Exception as error:  # damage raises errors with no common base class
-        raise ValueError(
-            f"{path} must be a whole .npz file of arrays without pickles ({error})"
-        ) from error
+    pairs = [pair for pair in _NAMES if set(pair) <= set(names)]
+    arrays = [found[name] for pair in pairs for name in pair]
     if len(pairs) != 1 or not all(array.ndim for array in arrays):
         raise ValueError(
             f"{path} must hold the arrays x and y, or x_test and y_test, images and "
@@ -121,7 +113,7 @@ def _check_fair(images: int, first: Labels, rest: Labels) -> None:
     """
     if len(first) < images:
         raise ValueError(
-            f"`images` must be in 1..{len(first)}. Received: images={images}"
+            f"`images` must be from 1 to {len(first)}. Received: images={images}"
         )
     classes, indices = np.unique(np.concatenate([first, rest]), return_inverse=True)
     if len(classes) == 1 or len(rest) == 0:

@@ -67,7 +67,7 @@ def read_audit(path: Path) -> tuple[Document, dict[str, np.ndarray]]:
         document, outcomes = json.loads(text), read_npz(data)
         missing = {"settings", "data", "members", "attacks"} - set(document)
         if missing or "y" not in outcomes:
-            raise ValueError("it is none of an audit")
+            raise ValueError("an entry is missing")
     except Exception as error:  # damage raises errors with no common base class
         raise ValueError(
             f"{path} and {_OUTCOMES} beside it must be of an audit ({error}). Audit "

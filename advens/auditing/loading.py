@@ -30,7 +30,7 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     """Return the paths of models; a pattern such as `models/*.keras` gives several.
 
     Raises:
-        ValueError: if there is none, no file matches a pattern, or one is given twice.
+        ValueError: if no file matches a pattern, or one is given twice.
     """
     paths: list[Path] = []
     for pattern in patterns:
@@ -40,11 +40,6 @@ def expand(patterns: Sequence[str]) -> list[Path]:
         if not matches:
             raise ValueError(f"No file matches {pattern}")
         paths += map(Path, matches)
-    if not paths:
-        raise ValueError(
-            "The arguments must name at least one model, such as models/*.keras. "
-            "Received: none"
-        )
     if twice := [str(path) for i, path in enumerate(paths) if path in paths[:i]]:
         raise ValueError(f"Each model must be named once. Received twice: {twice[0]}")
     return paths

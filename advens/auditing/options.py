@@ -6,7 +6,7 @@ from typing import Any, Final, get_args
 
 from absl import flags
 
-from advens import datasets
+from advens import datasets, program
 from advens.attacks.balls import Norm
 from advens.checks import check_count, check_positive
 
@@ -24,7 +24,7 @@ class _Fraction(flags.ArgumentParser[float]):
         try:
             return float(fractions.Fraction(argument))
         except (ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"it must be {self.syntactic_help}") from error
+            raise ValueError(f"must be {self.syntactic_help}") from error
 
 
 def parse(argv: list[str]) -> tuple[list[str], flags.FlagValues]:
@@ -44,6 +44,11 @@ def parse(argv: list[str]) -> tuple[list[str], flags.FlagValues]:
     except flags.Error as error:
         raise ValueError(str(error)) from error
     if not values.help:
+        if not arguments:
+            raise ValueError(
+                "The arguments must name at least one model, such as models/*.keras. "
+                "Received: none. --help lists the options"
+            )
         _check(values)
     return arguments, values
 
@@ -69,7 +74,7 @@ def _options() -> flags.FlagValues:
         "data_dir",
         None,
         "Directory with mnist.npz and cifar10.npz; default: the environment variable "
-        f"{datasets.DATA_DIR_VARIABLE}. Without it, keras downloads them.",
+        f"{datasets.DATA_DIR_VARIABLE}. Without it, Keras downloads them.",
     )
     integer("images", None, "Audit the first so many images; default: all.")
     of(flags.DEFINE)(
@@ -113,14 +118,24 @@ def _options() -> flags.FlagValues:
         "workers must see --work_dir.",
     )
     string("compare", None, "The audit.json of other models on the same images.")
-    boolean("quiet", False, "Print errors only.")
-    boolean("help", False, "Print this help.")
+    boolean("help", False, "Print this help.", short_name="h")
+    program.define_flags(values)
+    for name in ("quiet", "verbose"):
+        flags.declare_key_flag(name, values)
     return values
+
+
+def described(values: flags.FlagValues) -> str:
+    """Return the help on all options."""
+    return values.module_help(__name__).replace(__name__, "options")
 
 
 def _check(values: flags.FlagValues) -> None:
     if (values.data is None) == (values.dataset is None):
-        raise ValueError("Either --data=FILE.npz or --dataset=NAME must be given")
+        raise ValueError(
+            "Either --data=FILE.npz or --dataset=NAME must be given. Received: "
+            f"{'none' if values.data is None else 'both'}"
+        )
     if values.scale is not None and values.dataset is not None:
         raise ValueError("--scale is for --data. The images of --dataset are in [0, 1]")
     if values.eps is None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from advens.storage.addresses import Spec
 from advens.storage.store import Store
 
 KIND: Final = "audit"
+
+_LOG: Final = logging.getLogger(__name__)
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
@@ -125,6 +128,8 @@ class Work:
             self._show(piece.name, self._done, self._total)
             spec = self._spec(piece)
             arrays = self._store.load(KIND, spec) if self._store else None
+            origin = "from the store" if arrays else "to be computed"
+            _LOG.info("%s, %d images: %s", piece.name, len(piece.rows), origin)
             if arrays is None:
                 if time.time() > self._end:
                     continue

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -19,6 +20,7 @@ from advens.storage.store import Store
 from advens.training.recipe import Member, teachers
 from advens.training.state import KIND as MEMBER
 
+_LOG: Final = logging.getLogger(__name__)
 # Images of a unit of work: whole batches, so that each has the bits of a run without a
 # cluster.
 _PART: Final = 1000
@@ -176,6 +178,7 @@ class Cluster:
         missing = []
         for unit in units:
             if (arrays := self.store.load(kind, unit.spec)) is not None:
+                _LOG.info("%s: from the store", unit.name)
                 yield unit, arrays
             else:
                 missing.append(unit)
@@ -193,6 +196,7 @@ class Cluster:
         }
         for task, made in self._connection.run(list(tasks), *shared):
             if made:
+                _LOG.info("%s: done by the cluster", task.name)
                 arrays = self.store.load(kind, tasks[task].spec)
                 if arrays is None:
                     raise RuntimeError(

@@ -1,6 +1,7 @@
 """An evaluation that is done once: its outcomes are kept in a store."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
@@ -16,6 +17,7 @@ from advens.storage.addresses import Spec
 from advens.storage.store import Store
 
 KIND: Final = "outcomes"
+_LOG: Final = logging.getLogger(__name__)
 _CHECKPOINT_SECONDS: Final = 10
 
 
@@ -70,6 +72,7 @@ def stored_outcomes(
         on_images: called with the number of images whenever some are done.
     """
     if (arrays := store.load(KIND, spec)) is not None:
+        _LOG.info("%s: from the store", _name(spec))
         on_images(num_images)
         return unpack_outcomes(arrays)
     parts: list[list[Outcomes]] = []
@@ -78,6 +81,9 @@ def stored_outcomes(
         done = checkpoint[0]
         parts.append(unpack_outcomes(checkpoint[1]))
         on_images(done)
+    _LOG.info(
+        "%s: %d of %d images to judge", _name(spec), num_images - done, num_images
+    )
     saved = time.monotonic()
     # A run that was killed between its last two writes has left nothing to do.
     for batch in evaluate_from(done) if done < num_images else ():
@@ -92,6 +98,15 @@ def stored_outcomes(
     outcomes = _joined(parts)
     store.save(KIND, spec, pack_outcomes(outcomes))
     return outcomes
+
+
+def _name(spec: Spec) -> str:
+    threat = spec.get("threat")
+    if not isinstance(threat, Mapping):
+        return "no attack"
+    return "attacks by " + ", ".join(
+        f"{k}={v}" for k, v in threat.items() if v is not None
+    )
 
 
 def _joined(batches: Sequence[Sequence[Outcomes]]) -> list[Outcomes]:

@@ -235,5 +235,5 @@ def _check_nothing_is_shared(members: Sequence[keras.Model]) -> None:
                     "`members` must not share layers for an ensemble to be saved as a "
                     f"whole: Keras could not load it. Received: {owner.name!r} and "
                     f"{member.name!r}, which share {layer.name!r}. Save the weights "
-                    "with `save_weights`, or each member by itself."
+                    "with `save_weights`, or each member by itself"
                 )

@@ -14,8 +14,8 @@ TEMPORARY: Final = ".advens-partial"
 _ADVICE: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow access to it"),
-    errno.ENOENT: "Correct its name",
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "Move the file that is in its way"),
+    errno.EISDIR: "Put a file in its place",
 }
 
 
@@ -98,7 +98,7 @@ def explained(error: OSError, action: str, path: Path) -> OSError:
     """
     code = error.errno or errno.EIO
     cause = error.strerror or str(error)
-    advice = _ADVICE.get(code, "Repair it")
-    return OSError(
-        code, f"Cannot {action} {path}: {cause}. {advice} or use another directory"
-    )
+    advice = f"{_ADVICE.get(code, 'Repair it')} or use another directory"
+    if code == errno.ENOENT:
+        advice = "Correct its name"
+    return OSError(code, f"Cannot {action} {path}: {cause}. {advice}")

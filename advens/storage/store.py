@@ -149,8 +149,8 @@ class Store:
         paths = sorted(Path(directory).glob("*/*.npz"))
         if not paths:
             raise FileNotFoundError(
-                "What is taken in must be a directory that was exported to. "
-                f"Received: {str(directory)!r}, which holds no artefacts"
+                "What is imported must be a directory to which outcomes were exported. "
+                f"Received: {str(directory)!r}, which holds none"
             )
         contents = {path: _checked_artefact(path) for path in paths}
         for path, data in contents.items():
@@ -233,7 +233,7 @@ class Store:
             if time.monotonic() > end:
                 raise FileNotFoundError(
                     f"{self.root} has vanished, and did not come back for "
-                    f"{_PATIENCE_SECONDS} seconds. Mount it again, and start again"
+                    f"{_PATIENCE_SECONDS} seconds. Mount it and start again"
                 )
             if not is_waiting:
                 message = (
@@ -296,5 +296,5 @@ def _checked_artefact(path: Path) -> bytes:
         if label != description(kind, spec, None, arrays):
             raise ValueError("the spec stored in it is another one")
     except Exception as error:  # damage raises errors with no common base class
-        raise ValueError(f"{path} is no whole artefact ({error})") from error
+        raise ValueError(f"{path} is damaged, or was not exported ({error})") from error
     return data

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from advens.checks import check_choice
 from advens.defenses.settings import AdversarialSettings, DistillationSettings
 from advens.models.architecture import Architecture
 from advens.strauss2017 import constants, networks
@@ -93,10 +92,11 @@ def parts(row: str) -> list[Part]:
         ValueError: if a part is unknown or stands twice.
     """
     names = row.split("+")
-    for name in names:
-        check_choice("row", name, tuple(PARTS))
-    if len(set(names)) < len(names):
-        raise ValueError(f"`row` must be of different parts. Received: row={row!r}")
+    if set(names) - set(PARTS) or len(set(names)) < len(names):
+        raise ValueError(
+            f"A row must be one or more of {', '.join(PARTS)}, joined by +, each once. "
+            f"Received: {row!r}"
+        )
     return [PARTS[name] for name in names]
 
 

@@ -249,9 +249,9 @@ def _start_again(training: MemberInTraining, trainer: Trainer) -> None:
     training.attempt, training.epoch, training.alive = training.attempt + 1, 0, True
     if training.attempt == _MAX_ATTEMPTS:
         raise RuntimeError(
-            f"No network of this recipe stays alive in {training.attempt} attempts: "
-            "all logits become zero. Try logits='linear', or the other formula if it "
-            f"is a student. Recipe: {training.member.recipe}"
+            f"All logits were zero after each of {training.attempt} attempts to train "
+            "a network. Try logits='linear' or, if it is distilled, the other formula. "
+            f"Received: {training.member.recipe}"
         )
     training.state = trainer.start(_weights_seed(training.member, training.attempt))
 

@@ -171,7 +171,19 @@ def test_options_reach_the_audit(directory, calls, capsys):
     document, _ = read_audit(directory / "there" / "it")
     assert document["data"]["file"] == "digits"
     assert document["members"][0]["file"] == "models/digits.keras"
-    assert capsys.readouterr() == ("", "")
+    out, err = capsys.readouterr()
+    assert [line.partition(" ")[0] for line in out.splitlines()] == ["wrote"] * 4
+    assert err == ""
+
+
+def test_verbose(directory, calls, capsys):
+    run("models/a.keras", "--data=my.npz", "--eps=1/8", "--verbose")
+    out, err = capsys.readouterr()
+    assert out.startswith("clean accuracy")
+    lines = [line.split(" ", 1)[1] for line in err.splitlines()]
+    assert any(line.startswith("settings: data=my.npz, eps=0.125") for line in lines)
+    assert f"store: {directory / 'audit' / 'work'}" in lines
+    assert any(line.startswith("models/a.keras: ") for line in lines)
 
 
 def test_on_a_cluster(directory, calls, monkeypatch):
@@ -192,7 +204,7 @@ def test_on_a_cluster(directory, calls, monkeypatch):
 
 def test_options_are_those_of_the_library():
     assert get_args(Votes) == options._VOTES
-    _, values = options.parse(["advens-audit", DATA, EPS])
+    _, values = options.parse(["advens-audit", "a.keras", DATA, EPS])
     defaults = inspect.signature(real_audit).parameters
     for name in ("norm", "seed", "time_budget", *options.COUNTS):
         assert values[name].value == defaults[name].default
@@ -326,9 +338,9 @@ def nothing():
         (nothing, [MODELS, DATA], "--eps must be given, for example --eps=8/255"),
         (nothing, [MODELS, DATA, "--eps=0"], "`eps` must be > 0"),
         (nothing, [MODELS, DATA, "--eps=-.1"], "`eps` must be > 0"),
-        (nothing, [MODELS, DATA, "--eps=much"], "it must be a number or a fraction"),
-        (nothing, [MODELS, DATA, "--eps=1/0"], "it must be a number or a fraction"),
-        (nothing, [MODELS, DATA, "--eps=nan"], "it must be a number or a fraction"),
+        (nothing, [MODELS, DATA, "--eps=much"], "must be a number or a fraction"),
+        (nothing, [MODELS, DATA, "--eps=1/0"], "must be a number or a fraction"),
+        (nothing, [MODELS, DATA, "--eps=nan"], "must be a number or a fraction"),
         (nothing, [MODELS, DATA, "--eps=8"], "`eps` must be <= 1, .* --eps=8/255"),
         (nothing, [MODELS, DATA, "--eps=3.1", "--norm=l2"], "`eps` must be <= 3, "),
         (nothing, [MODELS, DATA, EPS, "--norm=l1"], "--norm=l1: value should be one"),
@@ -342,7 +354,7 @@ def nothing():
         (nothing, [MODELS, DATA, EPS, "--seed=-1"], "`seed` must be >= 0"),
         (nothing, [MODELS, DATA, EPS, f"--seed={2**32}"], "`seed` must be .* below"),
         (nothing, [MODELS, DATA, EPS, "--images=0"], "`images` must be an integer"),
-        (nothing, [MODELS, DATA, EPS, "--images=25"], r"`images` must be in 1\.\.24"),
+        (nothing, [MODELS, DATA, EPS, "--images=25"], "`images` must be from 1 to 24"),
         (nothing, [MODELS, DATA, EPS, "--epss=1"], "Unknown command line flag 'epss'"),
         # Models.
         (nothing, ["models/*.h5", DATA, EPS], r"No file matches models/\*\.h5"),
@@ -458,6 +470,7 @@ def test_a_full_disk_leaves_nothing(directory, calls, capsys, monkeypatch):
     from advens.storage import store
 
     monkeypatch.setattr(store.Store, "__init__", lambda self, root: None)
+    monkeypatch.setattr(store.Store, "root", directory, raising=False)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SystemExit):
         run("models/a.keras", DATA, EPS)
@@ -478,7 +491,7 @@ def test_a_full_disk_leaves_nothing(directory, calls, capsys, monkeypatch):
             r"TensorFlow cannot .* no kernel for it",
         ),
         (ValueError("members[0] returns NaN"), r"members\[0\] returns NaN"),
-        (KeyboardInterrupt(), "Interrupted. The same command continues from here."),
+        (KeyboardInterrupt(), "Interrupted. The same command continues from here"),
     ],
 )
 def test_an_audit_that_fails(directory, capsys, monkeypatch, error, message):

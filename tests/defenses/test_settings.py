@@ -36,8 +36,8 @@ def test_settings_can_be_neither_changed_nor_confused():
         ("rho", -0.1, "in [0, 1]"),
         ("rho", 1.1, "in [0, 1]"),
         ("rho", np.nan, "in [0, 1]"),
-        ("labels", "first", "one of ('true', 'predicted')"),
-        ("loss", "clipped", "one of ('exact', 'logits')"),
+        ("labels", "first", "one of 'true', 'predicted'"),
+        ("loss", "clipped", "one of 'exact', 'logits'"),
     ],
 )
 def test_unsuitable_adversarial_settings(name, value, rule):
@@ -53,7 +53,7 @@ def test_unsuitable_adversarial_settings(name, value, rule):
         ("temperature", -1.0, "> 0 and finite"),
         ("temperature", np.nan, "> 0 and finite"),
         ("temperature", np.inf, "> 0 and finite"),
-        ("formula", "Papernot", "one of ('printed', 'papernot')"),
+        ("formula", "Papernot", "one of 'printed', 'papernot'"),
     ],
 )
 def test_unsuitable_distillation_settings(name, value, rule):

@@ -23,7 +23,7 @@ def test_equal_architectures_are_one_key():
     [
         (
             {"logits": "probs"},
-            r"`logits` must be one of \('relu', 'linear', 'dense'\). "
+            r"`logits` must be one of 'relu', 'linear', 'dense'. "
             "Received: logits='probs'$",
         ),
         ({"block_dropout": (0.2, 0.3)}, "Received: 2 rates for 1 blocks"),

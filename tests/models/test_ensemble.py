@@ -305,7 +305,7 @@ def test_outputs_may_be_given_member_by_member():
 
 
 def test_unknown_outputs(linear):
-    message = r"`outputs` must be one of \('logits', 'probs', None\). .*'proba'"
+    message = r"`outputs` must be one of 'logits', 'probs', None. .*'proba'"
     with pytest.raises(ValueError, match=message):
         Ensemble(linear[0].members, outputs="proba")
 

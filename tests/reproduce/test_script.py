@@ -17,9 +17,10 @@ SCRIPTS = Path(script.__file__).parent
     [
         ("--dataset=svhn", "flag --dataset=svhn: must be digits, mnist, cifar10"),
         ("--epochs=ten", "flag --epochs=ten"),
+        ("--fgsm_eps=-0.1", "flag --fgsm_eps=-0.1: -0.1 is not a non-negative number"),
         ("--epoch=1", "Unknown command line flag 'epoch'"),
         ("--columns=some", "flag --columns=some: value should be one of <default|all>"),
-        ("mnist", "Arguments must be flags, as --name=value. Received: ['mnist']"),
+        ("mnist", "Arguments must be flags, such as --dataset=mnist. Received: mnist"),
         ("--methods=none", "`methods` must be some of rand_ini,mix_mod"),
     ],
 )
@@ -44,13 +45,14 @@ def test_help_needs_no_backend():
         command = [sys.executable, "-c", code, SCRIPTS / f"{name}.py"]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert "--[no]" in ran.stdout or "--datasets" in ran.stdout
+        assert "--[no]quiet" in ran.stdout and "--[no]verbose" in ran.stdout
         assert ran.stdout.endswith("set()\n"), ran.stderr
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (KeyboardInterrupt(), "Interrupted. The same command continues from here."),
+        (KeyboardInterrupt(), "Interrupted. The same command continues from here"),
         (RuntimeError("No network\nstays alive"), "No network stays alive"),
     ],
 )

@@ -51,13 +51,25 @@ def modified(directory):
     return {path: path.stat().st_mtime_ns for path in Path(directory).iterdir()}
 
 
-def test_a_second_run_keeps_the_times_of_the_first(call):
+def test_a_second_run_keeps_the_times_of_the_first(call, caplog, capsys):
+    caplog.set_level("INFO", "advens")
     path = Path("results/table2_digits.json")
     call(table2.table2, *REDUCED, "--methods=bagging")
+    assert "Bagging: 0 of 2 networks in the store" in caplog.messages
+    assert "no attack: 20 of 20 images to judge" in caplog.messages
     first = json.loads(path.read_text())
     first["seconds_per_stage"] = {"train bagging": 5000.0, "attack bagging": 0.0}
     path.write_text(json.dumps(first))
-    call(table2.table2, *REDUCED, "--methods=bagging")
+    caplog.clear()
+    capsys.readouterr()
+    call(table2.table2, *REDUCED, "--methods=bagging", "--quiet")
+    ends = (".csv", "_cells.csv", "_outcomes.npz", ".json")
+    written = "".join(f"wrote results/table2_digits{end}\n" for end in ends)
+    assert capsys.readouterr() == (written, "")
+    assert "no attack: from the store" in caplog.messages
+    assert f"store: {Path.cwd() / 'advens-work'}" in caplog.messages
+    [settings] = [m for m in caplog.messages if m.startswith("settings: ")]
+    assert "epochs=1" in settings and "num_members=2" in settings
     seconds = json.loads(path.read_text())["seconds_per_stage"]
     assert seconds["train bagging"] == 5000
     path.write_text("{")
@@ -332,18 +344,18 @@ def test_anomaly_writes_draws_and_is_resumed(call, monkeypatch, capsys):
         (table2.table2, "--methods=", "`methods` must be some of"),
         (table2.table2, "--num_members=0", "`num_members` must be an integer >= 1"),
         (table2.table2, "--epochs=0", "`epochs` must be an integer >= 1"),
-        (table2.table2, "--test_images=361", "must be in 1..360"),
-        (table2.table2, "--fgsm_eps=-0.1", "`eps` must be >= 0 .* Received: eps=-0.1"),
+        (table2.table2, "--test_images=361", "must be from 1 to 360"),
         (table2.table2, "--noise_std=nan", "`noise_std` must be >= 0"),
         (table2.table2, "--optimizer=adm", "name of a Keras optimizer"),
         (table2.table2, "--work_dir=occupied", "Cannot write to the store"),
         (table2.table2, "--out_dir=occupied", "`out_dir` must be a directory"),
+        (table2.table2, "--export=occupied", "`export` must be a directory"),
         (table2.table2, "--data_dir=missing", "must be an existing directory"),
-        (table4.table4, "--rows=bagging+boosting", "Received: row='boosting'"),
+        (table4.table4, "--rows=bagging+boosting", "Received: 'bagging.boosting'"),
         (table4.table4, "--rows=", "`rows` must hold at least one row"),
         (table4.table4, "--rho=1.5", r"`rho` must be in \[0, 1\]"),
         (table4.table4, "--num_singles=0", "`num_singles` must be an integer >= 1"),
-        (anomaly.anomaly, "--method=boosting", "Received: row='boosting'"),
+        (anomaly.anomaly, "--method=boosting", "Received: 'boosting'"),
         (anomaly.anomaly, "--method=adv_train", "must be the row of an ensemble"),
         (anomaly.anomaly, "--max_num_steps=7", "`max_num_steps` must be >= .* 8."),
         (anomaly.anomaly, "--num_grad1=11", "`num_grad1` must be from 1 to 10"),

@@ -489,14 +489,14 @@ def test_nothing_is_taken_in_if_a_file_is_damaged_or_misplaced(tmp_path, artefac
     other = Store(tmp_path / "other")
     whole = second.read_bytes()
     for broken, reason in (
-        (whole[:-10], "is no whole artefact"),
+        (whole[:-10], "is damaged, or was not exported"),
         (first.read_bytes(), "its name is not its address"),
     ):
         second.write_bytes(broken)
         with pytest.raises(ValueError, match=reason):
             other.take_in(tmp_path / "out")
         assert not file_names(tmp_path / "other")
-    with pytest.raises(FileNotFoundError, match="holds no artefacts"):
+    with pytest.raises(FileNotFoundError, match="holds none"):
         other.take_in(tmp_path / "nowhere")
 
 

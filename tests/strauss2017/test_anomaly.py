@@ -128,7 +128,7 @@ def test_grad1_of_the_first_members_alone(root, make_run, points, nothing_to_do)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"row": "boosting"}, "Received: row='boosting'"),
+        ({"row": "boosting"}, "Received: 'boosting'"),
         ({"row": "adv_train"}, "`row` must be the row of an ensemble"),
         ({"max_num_steps": 2}, "`max_num_steps` must be >= BIM's num_steps, 3."),
         ({"max_num_steps": 0}, "`max_num_steps` must be an integer >= 1"),

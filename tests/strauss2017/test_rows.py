@@ -99,18 +99,10 @@ def test_a_row_takes_what_the_user_changed():
 
 
 @pytest.mark.parametrize(
-    ("row", "message", "received"),
+    "row",
     [
-        ("bagging+boosting", "one of", "'boosting'"),
-        ("Bagging", "one of", "'Bagging'"),
-        ("bagging +adv_train", "one of", "'bagging '"),
-        ("bagging+", "one of", "''"),
-        ("", "one of", "''"),
-        (
-            "bagging+adv_train+bagging",
-            "of different parts",
-            "'bagging+adv_train+bagging'",
-        ),
+        *("bagging+boosting", "Bagging", "bagging +adv_train", "bagging+", ""),
+        "bagging+adv_train+bagging",
     ],
 )
 @pytest.mark.parametrize(
@@ -122,10 +114,10 @@ def test_a_row_takes_what_the_user_changed():
         lambda row: rows.recipe(row, MNIST, 0),
     ],
 )
-def test_unsuitable_rows(function, row, message, received):
-    with pytest.raises(ValueError, match=f"`row` must be {message}") as error:
+def test_unsuitable_rows(function, row):
+    with pytest.raises(ValueError, match="A row must be one or more of rand_ini,") as e:
         function(row)
-    assert str(error.value).endswith(f"Received: row={received}")
+    assert str(e.value).endswith(f"Received: {row!r}")
 
 
 @pytest.mark.parametrize("row", LABELS)
