@@ -178,7 +178,7 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     if not is_name(name):
         raise ValueError(f"`name` must be {CHOICES}. Received: name={name!r}")
     if name.startswith(_TFDS):
-        return _load_tfds(name, data_dir and _directory(data_dir))
+        return _load_tfds(name, None if data_dir is None else _directory(data_dir))
     if name.endswith(".npz"):
         return _load_own(Path(name))
     directory = _directory(data_dir)

@@ -86,7 +86,8 @@ def _is_classification(tfds: Any, features: "Mapping[str, Any]", keys: Any) -> b
 
 def _part(tfds: Any, builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the images and labels of a split."""
-    images, labels = [], []
+    images: list[np.ndarray] = []
+    labels: list[np.integer] = []
     # Not in batches, for which images of several sizes are padded.
     examples = builder.as_dataset(split=split, as_supervised=True)
     for image, label in tfds.as_numpy(examples):

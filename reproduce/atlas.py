@@ -36,7 +36,7 @@ _ANSWERS = ("batch_size", "optimizer", "learning_rate", "momentum", "decay", "lo
 
 def atlas() -> None:
     """Train, attack, write and draw, reading after reading."""
-    for name in (*_ANSWERS, "box", "num_members"):
+    for name in (*_ANSWERS, "network", "box", "num_members"):
         if not FLAGS[name].using_default_value:
             raise ValueError(
                 f"`{name}` has no effect here: the atlas tries its own values. "

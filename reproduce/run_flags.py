@@ -69,6 +69,13 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "noise_std", None, "Standard deviation of Gauss Noise, in units of [0, 1] pixels."
 )
+flags.DEFINE_string(
+    "network",
+    None,
+    "A network of your own in place of the paper's, as module:function. The function "
+    "is called with the shape of an image and the number of classes, and returns a "
+    "Keras model.",
+)
 flags.DEFINE_enum("logits", None, get_args(Logits), "What stands under the softmax.")
 flags.DEFINE_boolean("box", None, "Clip adversarial images to [0, 1].")
 for _name in LABELS:

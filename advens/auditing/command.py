@@ -10,7 +10,6 @@ continues from there.
 
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,9 +145,6 @@ def _ensemble(
     from advens.auditing.saved_model import check_gradient
     from advens.models.ensemble import Ensemble, check_images
 
-    if values.builder is not None and os.getcwd() not in sys.path:
-        # A console script does not look for modules there.
-        sys.path.append(os.getcwd())
     members = loading.load_models(paths, builder=values.builder, trust=values.trust)
     outputs = [output or None for output in values.outputs or [None]]
     ensemble = Ensemble(

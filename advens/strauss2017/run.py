@@ -204,12 +204,17 @@ class Run:
             self.reading.labels,
         )
         ours = _numbers(self.settings, self.num_members, self.attacks, self.labels)
+        if self.dataset.name not in constants.EPOCHS:
+            # The budgets of other data are no matter of course.
+            usual = {k: v for k, v in usual.items() if not k.endswith(" eps")}
         deviations = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
         counts = len(self.dataset.y_train), len(self.dataset.y_test)
         sizes = constants.NUM_IMAGES.get(self.dataset.name, counts)
         for part, count, size in zip(("train", "test"), counts, sizes, strict=True):
             if count != size:
                 deviations.append(f"{part}_images={count} of {size}")
+        if self.dataset.name not in constants.EPOCHS:
+            deviations.append(f"otherwise as {name}")
         return deviations
 
     def _outcomes(
@@ -288,6 +293,7 @@ def _numbers(
 ) -> dict[str, object]:
     """Return what determines a run's numbers, by name."""
     numbers = {**dataclasses.asdict(settings), "num_members": num_members}
+    numbers["network"] = settings.network and settings.network.name
     for attack in attacks:
         for name, value in dataclasses.asdict(attack).items():
             numbers[f"{attack.name} {name}"] = value
