@@ -200,6 +200,11 @@ def is_name(name: str) -> bool:
     return name in NAMES or name.endswith(".npz") or name.startswith(_TFDS)
 
 
+def name_in_files(name: str) -> str:
+    """Return `Dataset.name` of what `load` returns for a name, without loading it."""
+    return Path(name).stem if name.endswith(".npz") else re.sub(r"[^\w-]", "_", name)
+
+
 def _load_own(path: Path) -> Dataset:
     if path.stem in NAMES or not re.fullmatch(r"\w[\w-]*", path.stem):
         raise ValueError(
@@ -228,7 +233,7 @@ def _load_tfds(name: str, data_dir: Path | None) -> Dataset:
     arrays, class_names = read_tfds(name.removeprefix(_TFDS), data_dir=data_dir)
     shape = arrays["x_train"].shape[1:]
     return Dataset(
-        name=re.sub(r"[^\w-]", "_", name),
+        name=name_in_files(name),
         class_names=class_names,
         **checked_arrays(name, arrays, shape, len(class_names)),
     )

@@ -204,17 +204,18 @@ class Run:
             self.reading.labels,
         )
         ours = _numbers(self.settings, self.num_members, self.attacks, self.labels)
-        if self.dataset.name not in constants.EPOCHS:
-            # The budgets of other data are no matter of course.
+        counts = {"train": len(self.dataset.y_train), "test": len(self.dataset.y_test)}
+        sizes = constants.NUM_IMAGES.get(self.dataset.name)
+        if sizes is None:
+            # Of other data, readers know neither budgets nor sizes.
             usual = {k: v for k, v in usual.items() if not k.endswith(" eps")}
         deviations = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
-        counts = len(self.dataset.y_train), len(self.dataset.y_test)
-        sizes = constants.NUM_IMAGES.get(self.dataset.name, counts)
-        for part, count, size in zip(("train", "test"), counts, sizes, strict=True):
+        if sizes is None:
+            deviations += [f"{part}_images={count}" for part, count in counts.items()]
+            return [*deviations, f"otherwise as {name}"]
+        for (part, count), size in zip(counts.items(), sizes, strict=True):
             if count != size:
                 deviations.append(f"{part}_images={count} of {size}")
-        if self.dataset.name not in constants.EPOCHS:
-            deviations.append(f"otherwise as {name}")
         return deviations
 
     def _outcomes(
