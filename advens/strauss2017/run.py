@@ -90,12 +90,8 @@ class Run:
         self._start = time.monotonic()
         training.check_jobs(self.n_jobs, self.stack)
         settings = self.settings
-        make_optimizer(
-            settings.optimizer,
-            settings.learning_rate,
-            momentum=settings.momentum,
-            decay=settings.decay,
-        )
+        schedule = {"momentum": settings.momentum, "decay": settings.decay}
+        make_optimizer(settings.optimizer, settings.learning_rate, **schedule)
 
     def columns_of(self, table: str) -> tuple[Column, ...]:
         """Return the columns of `"table2"` or `"table4"`."""
@@ -211,11 +207,11 @@ class Run:
             usual = {k: v for k, v in usual.items() if not k.endswith(" eps")}
         deviations = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
         if sizes is None:
-            deviations += [f"{part}_images={count}" for part, count in counts.items()]
-            return [*deviations, f"otherwise as {name}"]
-        for (part, count), size in zip(counts.items(), sizes, strict=True):
-            if count != size:
-                deviations.append(f"{part}_images={count} of {size}")
+            images = [f"{part}_images={count}" for part, count in counts.items()]
+            return [*deviations, *images, f"otherwise as {name}"]
+        for part, size in zip(counts, sizes, strict=True):
+            if counts[part] != size:
+                deviations.append(f"{part}_images={counts[part]} of {size}")
         return deviations
 
     def _outcomes(

@@ -85,7 +85,7 @@ def test_figure2_says_how_to_make_what_is_missing(call, arguments, missing, comm
 
 
 def test_unknown_data_set_is_refused(call):
-    with pytest.raises(ValueError, match="`name` must be one of .*cifar10"):
+    with pytest.raises(ValueError, match="`name` must be .*cifar10"):
         call(figure1.figure1, "--datasets=svhn,mnist")
 
 
