@@ -100,7 +100,7 @@ def span(array: np.ndarray) -> str:
 def require(fits: bool, source: str | Path, rule: str, received: object) -> None:
     """Raise a `ValueError` unless the data fit a rule."""
     if not fits:
-        raise ValueError(f"{source}: {rule}. Received: {received}. Correct the file")
+        raise ValueError(f"{source}: {rule}. Received: {received}. Correct the data")
 
 
 def reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """The data sets: `load(name)` returns images in [0, 1] and integer labels.
 
-A user's own data set is the path of an .npz file.
+A user's own data set is the path of an .npz file, or `tfds:` before a name that
+TensorFlow Datasets knows.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from advens.dataset_files import (
     require,
     span,
 )
+from advens.tfds_data import read_tfds
 
 NAMES = ("digits", "mnist", "cifar10", "fashion_mnist")
 _DISPLAY_NAMES = {
@@ -30,6 +32,11 @@ _DISPLAY_NAMES = {
     "fashion_mnist": "Fashion-MNIST",
 }
 DATA_DIR_VARIABLE = "ADVENS_DATA_DIR"
+_TFDS = "tfds:"
+CHOICES = (
+    f"{', '.join(NAMES)}, the path of an .npz file, or {_TFDS}NAME, a data set of "
+    "TensorFlow Datasets"
+)
 
 _NUMERALS = tuple("0123456789")
 _CLASS_NAMES = {
@@ -57,7 +64,8 @@ class Dataset:
     """A training and a test part of labelled images.
 
     Attributes:
-        name: one of `NAMES`, or that of the file without its ending.
+        name: one of `NAMES`; that of the file without its ending; or that of TensorFlow
+            Datasets, such as `tfds_svhn_cropped`. It can be part of a file's name.
         x_train: `(n, h, w, c)` float32 in [0, 1], the training images.
         y_train: `(n,)` int64 in 0..num_classes-1, the training labels.
         x_test: `(m, h, w, c)` float32 in [0, 1], the test images.
@@ -153,24 +161,26 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     classes are those of its training labels.
 
     Args:
-        name: one of `NAMES`, or the path of an own data set, which ends in .npz.
+        name: one of `NAMES`; the path of an own data set, which ends in .npz; or
+            `tfds:NAME` or `tfds:NAME/config`, see `read_tfds`.
         data_dir: the data directory; None for the one that the environment variable
-            `ADVENS_DATA_DIR` names, if it is set.
+            `ADVENS_DATA_DIR` names, if it is set. For `tfds:NAME` the directory of
+            TensorFlow Datasets; None for its own.
 
     Returns:
         The whole data set.
 
     Raises:
-        ValueError: if the name is unknown or the file does not hold such arrays.
+        ValueError: if the name is unknown or the data are not of this kind.
         OSError: if the directory or the file cannot be read, or the download fails.
+        RuntimeError: if TensorFlow Datasets is not installed.
     """
-    if is_own(name):
+    if not is_name(name):
+        raise ValueError(f"A data set must be {CHOICES}. Received: {name!r}")
+    if name.startswith(_TFDS):
+        return _load_tfds(name, None if data_dir is None else _directory(data_dir))
+    if name.endswith(".npz"):
         return _load_own(Path(name))
-    if name not in NAMES:
-        raise ValueError(
-            f"A data set must be {', '.join(NAMES)}, or the path of an .npz file. "
-            f"Received: {name!r}"
-        )
     directory = _directory(data_dir)
     if name == "digits":
         arrays = _load_digits()
@@ -185,9 +195,14 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     return Dataset(name=name, class_names=_CLASS_NAMES[name], **arrays)
 
 
-def is_own(name: str) -> bool:
-    """Return whether a name is the path of an own data set."""
-    return name.endswith(".npz")
+def is_name(name: str) -> bool:
+    """Return whether `load` takes a name, see `CHOICES`."""
+    return name in NAMES or name.endswith(".npz") or name.startswith(_TFDS)
+
+
+def name_in_files(name: str) -> str:
+    """Return `Dataset.name` of what `load` returns for a name, without loading it."""
+    return Path(name).stem if name.endswith(".npz") else re.sub(r"[^\w-]", "_", name)
 
 
 def _load_own(path: Path) -> Dataset:
@@ -214,6 +229,16 @@ def _load_own(path: Path) -> Dataset:
     )
 
 
+def _load_tfds(name: str, data_dir: Path | None) -> Dataset:
+    arrays, class_names = read_tfds(name.removeprefix(_TFDS), data_dir=data_dir)
+    shape = arrays["x_train"].shape[1:]
+    return Dataset(
+        name=name_in_files(name),
+        class_names=class_names,
+        **checked_arrays(name, arrays, shape, len(class_names)),
+    )
+
+
 def _directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
     """Return the data directory, from the argument or the environment, if any."""
     origin = "data_dir"
@@ -225,8 +250,8 @@ def _directory(data_dir: str | os.PathLike[str] | None) -> Path | None:
     directory = os.path.expanduser(data_dir)
     if not os.path.isdir(directory):
         raise NotADirectoryError(
-            f"`{origin}` must be an existing directory, or be left out to have Keras "
-            f"download the data. Received: {origin}={os.fspath(data_dir)!r}"
+            f"`{origin}` must be an existing directory, or be left out to have the "
+            f"data downloaded. Received: {origin}={os.fspath(data_dir)!r}"
         )
     return Path(directory)
 

@@ -10,9 +10,9 @@ import tempfile
 import textwrap
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from absl import flags
 
@@ -96,6 +96,30 @@ def with_keras(module: str, function: str, *args: object) -> object:
     import_keras()
     warnings.formatwarning = _warning
     return getattr(importlib.import_module(module), function)(*args)
+
+
+def function_of(flag: str, path: str) -> Callable[..., Any]:
+    """Return a user's function, whose module may lie in the working directory.
+
+    Args:
+        flag: the flag that names it.
+        path: `"module:function"`.
+
+    Raises:
+        ValueError: if there is no such function.
+    """
+    # A console script does not look for modules there.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    module, _, function = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(
+            f"`{flag}` must be module:function, where Python finds the module or it "
+            f"lies in the working directory. Received: {flag}={path!r} "
+            f"({reason(error)})"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -3,8 +3,9 @@
 It trains the ensemble of each reading and attacks it with every reading of the labels.
 docs/protocol.md, "How a reading is chosen", has the rule by which the nearest is
 chosen. `python reproduce/atlas.py` needs no data; as the paper has no numbers for the
-digits, nothing is chosen there. It shares its store with `table2.py`. If it is
-interrupted, the same command continues; the CSV holds the readings that are done.
+digits and for data of one's own, nothing is chosen there. It shares its store with
+`table2.py`. If it is interrupted, the same command continues; the CSV holds the
+readings that are done.
 """
 
 from collections.abc import Sequence
@@ -31,14 +32,17 @@ flags.adopt_module_key_flags(run_flags)  # for --help
 flags.adopt_module_key_flags(figure_flags)
 flags.declare_key_flag(FIGURES_DIR.name)
 _EVERY = flags.DEFINE_integer(
-    "every", None, "Attack every n-th test image; default: 5, of the digits 1.", 1
+    "every",
+    None,
+    "Attack every n-th test image; default: 5, of data not in the paper 1.",
+    1,
 )
 _ANSWERS = ("batch_size", "optimizer", "learning_rate", "momentum", "decay", "logits")
 
 
 def atlas() -> None:
     """Train, attack, write and draw, reading after reading."""
-    for name in (*_ANSWERS, "box", "num_members"):
+    for name in (*_ANSWERS, "network", "box", "num_members"):
         if not FLAGS[name].using_default_value:
             raise ValueError(
                 f"`{name}` has no effect here: the atlas tries its own values. "

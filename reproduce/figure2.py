@@ -1,7 +1,7 @@
 """Figure 2: Table 2 as bars, with intervals and with the paper's numbers.
 
 It draws what `table2.py` wrote: without flags, MNIST and CIFAR-10 as far as they are
-there, or else the digits.
+there, or else whatever is there.
 """
 
 from pathlib import Path
@@ -21,21 +21,24 @@ flags.adopt_module_key_flags(figure_flags)
 
 def figure2() -> None:
     """Read the cells of Table 2, draw and write."""
-    existing = [name for name in constants.TABLE2 if _cells_path(name).exists()]
-    names = list(dict.fromkeys(DATASETS.value or existing or datasets.NAMES[:1]))
-    for name in names:
-        if not _cells_path(name).exists():
-            raise FileNotFoundError(
-                f"{_cells_path(name)} is missing. Make it by: python "
-                f"reproduce/table2.py --dataset={name} --out_dir={RESULTS_DIR.value}"
-            )
-
     import pandas as pd
 
     from advens.strauss2017.reporting import captions, figures, results
 
     out_dir = Path(FIGURES_DIR.value)
     figure_flags.check(out_dir)
+    found = results.datasets_in(Path(RESULTS_DIR.value))
+    existing = [name for name in found if _cells_path(name).exists()]
+    papers = [name for name in existing if name in constants.TABLE2]
+    wanted = DATASETS.value or papers or existing or datasets.NAMES[:1]
+    names = {datasets.name_in_files(name): name for name in wanted}
+    for name, asked in names.items():
+        if not _cells_path(name).exists():
+            raise FileNotFoundError(
+                f"{_cells_path(name)} is missing. Make it by: python "
+                f"reproduce/table2.py --dataset={asked} --out_dir={RESULTS_DIR.value}"
+            )
+
     tables = results.read_results(Path(RESULTS_DIR.value)).tables
     stored = {name: tables["table2", name] for name in names}
     figure = figures.figure2(

@@ -16,6 +16,7 @@ import run_flags
 import runs
 import script
 from advens import pretrained, program
+from advens.models.architecture import Architecture
 from run_flags import FLAGS
 
 flags.adopt_module_key_flags(run_flags)  # for --help
@@ -35,6 +36,11 @@ def make_pretrained() -> None:
     run.train(_METHOD, members)
     data = pretrained.pack([load_member(member, run.store) for member in members])
     architecture = members[0].recipe.architecture
+    if not isinstance(architecture, Architecture):
+        raise ValueError(
+            "`network` must be left out: only the paper's networks come with the "
+            f"package. Received: network={FLAGS.network}"
+        )
     x, y = run.dataset.x_test, run.dataset.y_test
     [outcomes] = evaluate(pretrained.unpack(architecture, data), x, y)
     card = {

@@ -132,10 +132,9 @@ def publish(name: str, run: "Run", cells: Sequence["Cell"], *, latex: bool) -> N
     console.print(tables.terminal_table(cells, title=title))
     for column in run.columns_of(name):
         console.print(f"{column.name}: {column.meaning}", highlight=False)
-    console.print(
-        "The numbers are accuracies. The second line of a cell is the paper's number, "
-        "if there is one."
-    )
+    console.print("The numbers are accuracies.")
+    if run.dataset.name in constants.TABLE2:
+        console.print("The second line of a cell is the paper's number, if any.")
     if name == "table4":
         console.print(table_layout.MARKS_MEANING)
     for note in tables.lost_class_notes(run.lost_classes):

@@ -21,19 +21,16 @@ FLAGS: Final = flags.FLAGS
 flags.DEFINE_string(
     "dataset",
     datasets.NAMES[0],
-    f"The data set: {', '.join(datasets.NAMES)}, or the path of your own, an .npz "
-    "file with x_train, y_train, x_test and y_test.",
+    f"The data set: {datasets.CHOICES}. The file holds x_train, y_train, x_test and "
+    "y_test.",
 )
-flags.register_validator(
-    "dataset",
-    lambda name: name in datasets.NAMES or datasets.is_own(name),
-    f"must be {', '.join(datasets.NAMES)}, or the path of an .npz file",
-)
+flags.register_validator("dataset", datasets.is_name, f"must be {datasets.CHOICES}")
 flags.DEFINE_string(
     "data_dir",
     None,
     "Directory with mnist.npz and cifar10.npz; default: the environment variable "
-    f"{datasets.DATA_DIR_VARIABLE}. Without it, Keras downloads them.",
+    f"{datasets.DATA_DIR_VARIABLE}. Without it, Keras downloads them. For tfds:NAME, "
+    "the directory of TensorFlow Datasets; default: its own.",
 )
 flags.DEFINE_string(
     "work_dir",
@@ -71,6 +68,13 @@ flags.DEFINE_float(
 )
 flags.DEFINE_float(
     "noise_std", None, "Standard deviation of Gauss Noise, in units of [0, 1] pixels."
+)
+flags.DEFINE_string(
+    "network",
+    None,
+    "A network of your own in place of the paper's, as module:function. The function "
+    "is called with the shape of an image and the number of classes, and returns a "
+    "Keras model.",
 )
 flags.DEFINE_enum("logits", None, get_args(Logits), "What stands under the softmax.")
 flags.DEFINE_boolean("box", None, "Clip adversarial images to [0, 1].")

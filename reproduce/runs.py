@@ -13,6 +13,7 @@ from advens.strauss2017.settings import Settings, settings_of
 from script import FLAGS
 
 if TYPE_CHECKING:
+    from advens.models.architecture import OwnNetwork
     from advens.strauss2017.run import Run
 
 # The values of flags, by name: whatever the parser of a flag returns.
@@ -44,6 +45,19 @@ def directory(flag: str, *dataset_names: str) -> Path:
     return path if given or usual else path / FLAGS.reading
 
 
+def _own_network(values: Values, dataset: datasets.Dataset) -> "OwnNetwork | None":
+    from advens.models.own_network import own_network
+
+    if values["network"] is None:
+        return None
+    if values["logits"] is not None:
+        raise ValueError(
+            "`logits` has no effect on a network of your own. Received: "
+            f"network={values['network']}, logits={values['logits']}"
+        )
+    return own_network(values["network"], dataset.input_shape, dataset.num_classes)
+
+
 def make_run(**overrides: Any) -> "Run":
     """Return the run that the flags describe. Bad values are found here.
 
@@ -62,7 +76,7 @@ def make_run(**overrides: Any) -> "Run":
         return {name: values[name] for name in names if values.get(name) is not None}
 
     dataset = datasets.load(values["dataset"], data_dir=values["data_dir"])
-    of_dataset = settings_of(dataset)
+    of_dataset = settings_of(dataset, _own_network(values, dataset))
     paper_name = str(of_dataset["dataset"])
     reading = READINGS[values["reading"]][paper_name]
     settings = reading.training(**chosen(*_SETTINGS) | of_dataset)

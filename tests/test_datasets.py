@@ -197,6 +197,7 @@ def test_unsuitable_download_is_reported_as_such(monkeypatch):
 def test_unknown_name():
     with pytest.raises(ValueError, match="A data set must be digits, mnist") as error:
         datasets.load("svhn")
+    assert "the path of an .npz file, or tfds:NAME" in message(error)
     assert "Received: 'svhn'" in message(error)
 
 
@@ -322,7 +323,7 @@ def test_unsuitable_content(tmp_path, key, array, rule, received):
     assert text.startswith(f"{path}: ")
     assert rule in text.split(". Received: ")[0]
     assert received in text.split(". Received: ")[1]
-    assert "Correct the file" in text
+    assert "Correct the data" in text
 
 
 def test_checksums_cover_names_dtypes_shapes_and_bytes(mnist):

@@ -13,7 +13,6 @@ and outcomes.npz. If it is interrupted, the same command continues from there.
 import contextlib
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,11 +161,8 @@ def _ensemble(
     from advens.auditing.saved_model import check_gradient
     from advens.models.ensemble import Ensemble, check_images
 
-    if values.builder is not None and os.getcwd() not in sys.path:
-        # A console script does not look for modules there.
-        sys.path.append(os.getcwd())
     if len(models) == 1 and models[0] in pretrained.names():
-        members = pretrained.load_pretrained(models[0]).members
+        members = list(pretrained.load_pretrained(models[0]).members)
         paths = [Path(models[0])] * len(members)
     else:
         paths = loading.expand(models)

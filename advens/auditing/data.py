@@ -58,7 +58,7 @@ def load_dataset(
     """Load test images and labels of a data set, see `datasets.load`.
 
     Args:
-        name: one of `datasets.NAMES`.
+        name: see `datasets.CHOICES`.
         data_dir: the directory of its file.
         images: take the first so many; None for all.
     """

@@ -1,7 +1,6 @@
 """Keras models from files, as `advens-audit` takes them. None is loaded as a pickle."""
 
 import glob
-import importlib
 import io
 import os
 import re
@@ -14,9 +13,9 @@ from typing import Final
 import h5py
 import keras
 
+from advens import program
 from advens.auditing.saved_model import load_saved_model
 from advens.models.ensemble import Ensemble
-from advens.program import reason
 from advens.storage.files import explained
 
 _FILES: Final = (".keras", ".h5", ".hdf5")
@@ -105,8 +104,8 @@ def _problem(error: Exception) -> str:
             "then gives the weights"
         )
     return (
-        f"is damaged, or not of this version of Keras ({reason(error)}). Save the "
-        "model again"
+        f"is damaged, or not of this version of Keras ({program.reason(error)}). Save "
+        "the model again"
     )
 
 
@@ -122,7 +121,7 @@ def _model_with_weights(path: Path, builder: str) -> keras.Model:
     except Exception as error:  # Keras and h5py raise many kinds
         raise ValueError(
             f"{path} must hold the weights of the model that {builder} returns "
-            f"({reason(error)})"
+            f"({program.reason(error)})"
         ) from error
     # Keras does not mind layers that the model does not have.
     if stored != model.count_params():
@@ -151,13 +150,13 @@ def _stored_parameters(path: Path) -> int:
 
 
 def _built(builder: str) -> keras.Model:
-    module, _, function = builder.partition(":")
+    function = program.function_of("builder", builder)
     try:
-        model = getattr(importlib.import_module(module), function)()
+        model = function()
     except Exception as error:  # whatever the user's code raises
         raise ValueError(
-            "`builder` must be module:function, a function that is called without "
-            f"arguments. Received: builder={builder!r} ({reason(error)})"
+            "`builder` must name a function that is called without arguments. "
+            f"Received: builder={builder!r} ({program.reason(error)})"
         ) from error
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(

@@ -69,12 +69,18 @@ def _options() -> flags.FlagValues:
         "Images are floats in [0, 1]; labels are integers from 0.",
     )
     number("scale", None, "What the images of --data are divided by, for example 255.")
-    enum("dataset", None, datasets.NAMES, "Test images to take in place of --data.")
+    string(
+        "dataset",
+        None,
+        f"Test images to take in place of --data: {datasets.CHOICES}. They are scaled "
+        "to [0, 1].",
+    )
     string(
         "data_dir",
         None,
         "Directory with mnist.npz and cifar10.npz; default: the environment variable "
-        f"{datasets.DATA_DIR_VARIABLE}. Without it, Keras downloads them.",
+        f"{datasets.DATA_DIR_VARIABLE}. Without it, Keras downloads them. For "
+        "tfds:NAME, the directory of TensorFlow Datasets; default: its own.",
     )
     integer("images", None, "Audit the first so many images; default: all.")
     of(flags.DEFINE)(
@@ -135,6 +141,11 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError(
             "Either --data=FILE.npz or --dataset=NAME must be given. Received: "
             f"{'none' if values.data is None else 'both'}"
+        )
+    if values.dataset is not None and not datasets.is_name(values.dataset):
+        raise ValueError(
+            f"`dataset` must be {datasets.CHOICES}. Received: "
+            f"dataset={values.dataset!r}"
         )
     if values.scale is not None and values.dataset is not None:
         raise ValueError("--scale is for --data. The images of --dataset are in [0, 1]")

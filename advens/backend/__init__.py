@@ -91,6 +91,16 @@ def use_full_float32() -> None:
         jax.config.update("jax_default_matmul_precision", "float32")
 
 
+def keep_tensorflow_off_gpus() -> None:
+    """Leave the memory of GPUs to JAX where data are read through TensorFlow."""
+    if name() == "jax":
+        import tensorflow as tf
+
+        # It is too late if TensorFlow has started.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+
+
 def limit_threads(count: int) -> None:
     """Let TensorFlow compute with `count` threads, if it has not started any yet."""
     if name() == "tensorflow":

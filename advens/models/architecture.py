@@ -1,4 +1,4 @@
-"""A convolutional classifier as data. Nothing here needs Keras."""
+"""Classifiers as data. Nothing here needs Keras."""
 
 import dataclasses
 from typing import Literal
@@ -42,3 +42,27 @@ class Architecture:
                 "`block_dropout` must have one rate per block. Received: "
                 f"{len(self.block_dropout)} rates for {len(self.blocks)} blocks"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class KerasArchitecture:
+    """A classifier of Keras's own layers, as Keras writes it.
+
+    Attributes:
+        config: its config as JSON, without weights; see `models.own_network`.
+    """
+
+    config: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnNetwork:
+    """The network of a user.
+
+    Attributes:
+        name: the function that builds it, `"module:function"`.
+        architecture: what the function returns.
+    """
+
+    name: str
+    architecture: KerasArchitecture

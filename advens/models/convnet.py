@@ -3,21 +3,23 @@
 import keras
 import numpy as np
 
-from advens.models.architecture import Architecture
+from advens.models import own_network
+from advens.models.architecture import Architecture, KerasArchitecture
 
 
 def build(
-    architecture: Architecture,
+    architecture: Architecture | KerasArchitecture,
     *,
     seed: int,
     dtype: str = "float32",
     conv: type[keras.layers.Conv2D] = keras.layers.Conv2D,
     dropout: type[keras.layers.Dropout] = keras.layers.Dropout,
-) -> keras.Sequential:
+) -> keras.Model:
     """Build a network with random weights of its own.
 
     Args:
-        architecture: the network.
+        architecture: the network; a `KerasArchitecture` has its own classes of layers,
+            in float32.
         seed: determines the initial weights and the dropout masks. Keras's global
             random state is neither read nor changed.
         dtype: a Keras dtype policy, such as `"float32"` or `"mixed_bfloat16"`.
@@ -26,8 +28,11 @@ def build(
 
     Returns:
         A model that maps `(n, h, w, c)` images in [0, 1] to `(n, num_classes)`
-        probabilities. Its last layer is a `Softmax`.
+        probabilities. Its last layer is a `Softmax`. A `KerasArchitecture` may end
+        otherwise.
     """
+    if isinstance(architecture, KerasArchitecture):
+        return own_network.build(architecture, seed=seed)
     seeds = iter(np.random.SeedSequence(seed).generate_state(64).tolist())
 
     def glorot() -> keras.initializers.Initializer:

@@ -85,7 +85,7 @@ def distances(atlas: pd.DataFrame, *, loss: str = columns.PAPER_LOSS) -> list[Ju
         names = [*DRAW, "restarts", "lost_classes"]
         # As Python's own numbers, which the addresses of members need.
         [values] = group[names].head(1).to_dict("records")
-        reading = {name: None if pd.isna(v) else v for name, v in values.items()}
+        reading = {str(k): None if pd.isna(v) else v for k, v in values.items()}
         judged.append({**reading, **choose_labels(group)})
     return sorted(judged, key=lambda reading: reading["distance"])
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from advens.defenses.settings import AdversarialSettings, DistillationSettings
-from advens.models.architecture import Architecture
+from advens.models.architecture import Architecture, KerasArchitecture
 from advens.strauss2017 import constants, networks
 from advens.strauss2017.settings import Settings
 from advens.training.recipe import Recipe
@@ -42,12 +42,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "rand_ini": Part("Rand. Ini.", lambda settings, index: {}),
     "mix_mod": Part(
         "Mix. Mod.",
-        lambda settings, index: {
-            "architecture": dataclasses.replace(
-                _network(settings),
-                blocks=networks.mixed(settings.dataset, index).blocks,
-            )
-        },
+        lambda settings, index: {"architecture": _mixed(settings, index)},
     ),
     "bagging": Part("Bagging", lambda settings, index: {"bootstrap": True}),
     "gauss_noise": Part(
@@ -139,10 +134,23 @@ def recipe(row: str, settings: Settings, index: int) -> Recipe:
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def _network(settings: Settings) -> Architecture:
+def _network(settings: Settings) -> Architecture | KerasArchitecture:
+    if settings.network:
+        return settings.network.architecture
     return networks.base(
         settings.dataset,
         logits=settings.logits,
         input_shape=settings.input_shape,
         num_classes=settings.num_classes,
     )
+
+
+def _mixed(settings: Settings, index: int) -> Architecture:
+    network = _network(settings)
+    if isinstance(network, KerasArchitecture):
+        raise ValueError(
+            f"{PARTS['mix_mod'].label} varies the paper's network and has no variants "
+            "of another one: leave out the row mix_mod"
+        )
+    blocks = networks.mixed(settings.dataset, index).blocks
+    return dataclasses.replace(network, blocks=blocks)

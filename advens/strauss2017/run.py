@@ -90,12 +90,8 @@ class Run:
         self._start = time.monotonic()
         training.check_jobs(self.n_jobs, self.stack)
         settings = self.settings
-        make_optimizer(
-            settings.optimizer,
-            settings.learning_rate,
-            momentum=settings.momentum,
-            decay=settings.decay,
-        )
+        schedule = {"momentum": settings.momentum, "decay": settings.decay}
+        make_optimizer(settings.optimizer, settings.learning_rate, **schedule)
 
     def columns_of(self, table: str) -> tuple[Column, ...]:
         """Return the columns of `"table2"` or `"table4"`."""
@@ -204,12 +200,18 @@ class Run:
             self.reading.labels,
         )
         ours = _numbers(self.settings, self.num_members, self.attacks, self.labels)
+        counts = {"train": len(self.dataset.y_train), "test": len(self.dataset.y_test)}
+        sizes = constants.NUM_IMAGES.get(self.dataset.name)
+        if sizes is None:
+            # Of other data, readers know neither budgets nor sizes.
+            usual = {k: v for k, v in usual.items() if not k.endswith(" eps")}
         deviations = [f"{k}={v}" for k, v in ours.items() if v != usual.get(k)]
-        counts = len(self.dataset.y_train), len(self.dataset.y_test)
-        sizes = constants.NUM_IMAGES.get(self.dataset.name, counts)
-        for part, count, size in zip(("train", "test"), counts, sizes, strict=True):
-            if count != size:
-                deviations.append(f"{part}_images={count} of {size}")
+        if sizes is None:
+            images = [f"{part}_images={count}" for part, count in counts.items()]
+            return [*deviations, *images, f"otherwise as {name}"]
+        for part, size in zip(counts, sizes, strict=True):
+            if counts[part] != size:
+                deviations.append(f"{part}_images={counts[part]} of {size}")
         return deviations
 
     def _outcomes(
@@ -288,6 +290,7 @@ def _numbers(
 ) -> dict[str, object]:
     """Return what determines a run's numbers, by name."""
     numbers = {**dataclasses.asdict(settings), "num_members": num_members}
+    numbers["network"] = settings.network and settings.network.name
     for attack in attacks:
         for name, value in dataclasses.asdict(attack).items():
             numbers[f"{attack.name} {name}"] = value

@@ -18,7 +18,7 @@ from advens.defenses.settings import (
     DistillationSettings,
     PerturbationLabels,
 )
-from advens.models.architecture import Logits
+from advens.models.architecture import Logits, OwnNetwork
 from advens.strauss2017 import constants, networks
 from advens.training.recipe import Precision, check_schedule
 
@@ -58,6 +58,8 @@ class Settings:
         adv_labels: the `labels` of adversarial training, see `AdversarialSettings`.
         input_shape: that of the images, if they are not the paper's.
         num_classes: how many classes they have, if they are not the paper's.
+        network: the network of every member, if it is not the paper's; then `logits`
+            has no effect.
 
     Raises:
         ValueError: if a value is out of range.
@@ -81,6 +83,7 @@ class Settings:
     adv_labels: PerturbationLabels = "true"  # docs/protocol.md, point 20
     input_shape: tuple[int, int, int] | None = None
     num_classes: int | None = None
+    network: OwnNetwork | None = None
 
     def __post_init__(self) -> None:
         check_choice("dataset", self.dataset, tuple(constants.EPOCHS))
@@ -112,29 +115,32 @@ class Settings:
         return cls(dataset=dataset, **values)  # type: ignore[arg-type]
 
 
-def settings_of(dataset: Dataset) -> dict[str, object]:
-    """Return what settings take from a data set.
+def settings_of(
+    dataset: Dataset, network: OwnNetwork | None = None
+) -> dict[str, object]:
+    """Return what settings take from a data set and a network for it, if any.
 
-    One that is not the paper's is treated like MNIST if its images are grey, otherwise
-    like CIFAR-10.
+    A data set that is not the paper's is treated like MNIST if its images are grey,
+    otherwise like CIFAR-10.
 
     Raises:
-        ValueError: if the images are too small for the network.
+        ValueError: if the images are too small for the paper's network.
     """
+    own: dict[str, object] = {} if network is None else {"network": network}
     if dataset.name in constants.EPOCHS:
-        return {"dataset": dataset.name}
+        return {"dataset": dataset.name, **own}
     name = "mnist" if dataset.input_shape[-1] == 1 else "cifar10"
-    network = networks.base(name)
+    papers = networks.base(name)
     smallest = min(dataset.input_shape[:2])
-    if smallest < _SMALLEST[name]:
+    if network is None and smallest < _SMALLEST[name]:
         raise ValueError(
             f"Images must have at least {_SMALLEST[name]} pixels a side for the "
             f"network of {name}. Received: {dataset.name} with {dataset.input_shape}"
         )
-    settings: dict[str, object] = {"dataset": name}
+    settings = {"dataset": name, **own}
     for field in ("input_shape", "num_classes"):
         value = getattr(dataset, field)
-        if value != getattr(network, field):
+        if value != getattr(papers, field):
             settings[field] = value
     return settings
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from advens.models.architecture import Architecture
+from advens.models.architecture import Architecture, KerasArchitecture
 from advens.models.ensemble import Ensemble
 from advens.storage.store import Store
 from advens.training.members import load_ensemble, load_weights
@@ -22,7 +22,7 @@ class LoadedEnsembles:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[
-            tuple[Architecture, ...], tuple[list[Member], Ensemble]
+            tuple[Architecture | KerasArchitecture, ...], tuple[list[Member], Ensemble]
         ] = OrderedDict()
 
     def __len__(self) -> int:

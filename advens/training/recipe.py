@@ -9,7 +9,7 @@ from typing import Literal
 
 from advens.checks import check_at_least, check_choices, check_count, check_positive
 from advens.defenses.settings import AdversarialSettings, DistillationSettings
-from advens.models.architecture import Architecture
+from advens.models.architecture import Architecture, KerasArchitecture
 from advens.storage.addresses import Spec, digest
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -41,7 +41,7 @@ class Recipe:
         ValueError: if a value is out of range.
     """
 
-    architecture: Architecture
+    architecture: Architecture | KerasArchitecture
     epochs: int
     batch_size: int
     optimizer: str
@@ -61,6 +61,12 @@ class Recipe:
         check_at_least("noise_std", self.noise_std, 0)
         check_choices(self, precision=Precision)
         check_schedule(self.momentum, self.decay)
+        own = isinstance(self.architecture, KerasArchitecture)
+        if own and self.precision != "float32":
+            raise ValueError(
+                "`precision` must be float32 for a network of one's own. Received: "
+                f"precision={self.precision!r}"
+            )
 
 
 def check_schedule(momentum: float | None, decay: float | None) -> None:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from advens import backend
+from advens.models.architecture import KerasArchitecture
 from advens.models.fast_layers import MatmulConv2D
 from advens.training.recipe import Recipe
 from advens.training.state import MemberInTraining
@@ -83,16 +84,18 @@ class StackedTrainer(Trainer):
         """Return how many members like this one fit into half of a GPU's memory.
 
         On a CPU it is one: there, members train faster one after another than in a
-        stack (docs/performance.md). Where the memory is not known it is one, too.
+        stack (docs/performance.md). It is one, too, where the memory is not known, and
+        for a network of one's own, whose layers may be any.
 
         A member needs memory for its weights, their gradients and the optimizer's
         moments, and for the activations of a batch with the patches of its
         convolutions, forward and backward, twice in adversarial training. It may also
         have images and labels of its own.
         """
-        if not backend.on_gpu():
-            return 1
         recipe = training.member.recipe
+        own = isinstance(recipe.architecture, KerasArchitecture)
+        if own or not backend.on_gpu():
+            return 1
         passes = 4 if recipe.adversarial else 2
         numbers = 2 * sum(value.size for value in training.state.values())
         for layer in self.network.layers:

@@ -329,7 +329,11 @@ def nothing():
         (nothing, [DATA, EPS], "must name at least one model"),
         (nothing, [MODELS, EPS], "Either --data=FILE.npz or --dataset=NAME must be g"),
         (nothing, [MODELS, DATA, "--dataset=digits", EPS], "Either --data=FILE.npz or"),
-        (nothing, [MODELS, "--dataset=svhn", EPS], "--dataset=svhn: value should be"),
+        (
+            nothing,
+            [MODELS, "--dataset=svhn", EPS],
+            "`dataset` must be digits, mnist, cifar10",
+        ),
         (
             nothing,
             [MODELS, "--dataset=digits", "--scale=2", EPS],

@@ -40,6 +40,12 @@ def write(dataset, *, out_dir=Path("results"), deviations=()):
         ("digits", [], "digits"),
         ("digits mnist", ["--datasets=digits"], "digits"),
         ("digits mnist", ["--datasets=mnist,digits,mnist"], "mnist digits"),
+        ("leaves", [], "leaves"),
+        (
+            "digits tfds_a_b leaves",
+            ["--datasets=x/leaves.npz,tfds:a/b"],
+            "leaves tfds_a_b",
+        ),
     ],
 )
 def test_figure2_draws_the_tables_that_are_there(

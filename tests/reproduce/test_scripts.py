@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import anomaly
+import atlas
 import claims
 import figure1
 import figure2
@@ -200,7 +202,45 @@ def test_an_own_data_set_through_all_scripts(call, capsys):
     assert set(judged["dataset"]) == {"leaves"}
     for name in ("figure1.png", "figure2.pdf"):
         assert (Path("figures") / name).exists()
-    assert "Table 2 on leaves" in capsys.readouterr().out
+    title = " ".join(capsys.readouterr().out.split("┏")[0].split())
+    assert "Table 2 on leaves" in title
+    assert "FGSM eps=0.3, BIM eps=0.2" in title
+    assert "train_images=98, test_images=42, otherwise as mnist" in title
+
+
+NETWORK = """
+import keras
+from keras import layers
+
+
+def small(shape, num_classes):
+    x = inputs = keras.Input(shape)
+    x = layers.Conv2D(2, 3, strides=4, activation="relu")(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Dropout(0.1)(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(num_classes, "softmax")(x))
+"""
+
+
+def test_an_own_network(call, directory, monkeypatch, capsys):
+    (directory / "our_networks.py").write_text(NETWORK)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    own = (*REDUCED, "--network=our_networks:small")
+    call(table2.table2, *own)
+    frame = pd.read_csv("results/table2_digits.csv")
+    assert list(frame["method"].unique()) == ["Rand. Ini.", "Bagging", "Gauss Noise"]
+    record = json.loads(Path("results/table2_digits.json").read_text())
+    assert "network=our_networks:small" in record["differs_from_the_paper"]
+    assert "network=our_networks:small" in capsys.readouterr().out
+    assert "BatchNorm" in record["settings"]["network"]["architecture"]["config"]
+    for script, flag, error in (
+        (table2.table2, "--methods=mix_mod", "leave out the row mix_mod"),
+        (table2.table2, "--logits=linear", "`logits` has no effect"),
+        (table2.table2, "--precision=mixed_bfloat16", "`precision` must be float32"),
+        (atlas.atlas, "--every=2", "`network` has no effect here"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            call(script, "--network=our_networks:small", flag)
 
 
 def test_exact_gradients_are_one_more_flag(call):

@@ -6,6 +6,7 @@ from typing import Final
 import pandas as pd
 import seaborn as sns
 from matplotlib import style as matplotlib_style
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from advens.datasets import display_name
@@ -71,9 +72,9 @@ def overview_figure(stored: StoredTable, style: Style = SCREEN) -> Figure:
             linewidth=0.4,
             ax=ax,
         )
-        by_attack = [rows for _, rows in frame.groupby("attack", sort=False)]
-        for bars, rows in zip(ax.containers, by_attack, strict=True):
-            ax.bar_label(bars, labels=[f"{a:.3f}" for a in rows["accuracy"]])
+        for bars in ax.containers:
+            if isinstance(bars, BarContainer):
+                ax.bar_label(bars, fmt="%.3f")
         ax.set(xlabel="", ylim=(0, 1.12), yticks=[0, 0.25, 0.5, 0.75, 1])
         ax.tick_params(length=0)
         ax.grid(axis="y")
