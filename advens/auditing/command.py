@@ -3,9 +3,11 @@
   advens-audit models/*.keras --data=images.npz --eps=8/255 --out=audit
 
 The arguments are models: .keras or .h5 files, directories of SavedModels or, with
---builder, files of weights. The command writes report.html, and the numbers of that
-page as audit.json, cells.csv and outcomes.npz. If it is interrupted, the same command
-continues from there.
+--builder, files of weights. The trained ensembles that come with advens are named by
+themselves: advens-audit digits_rand_ini --dataset=digits --eps=0.1
+
+The command writes report.html, and the numbers of that page as audit.json, cells.csv
+and outcomes.npz. If it is interrupted, the same command continues from there.
 """
 
 import contextlib
@@ -53,7 +55,6 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     x, y = _data(values)
     program.import_keras(seed=values.seed)
     from advens import backend, process
-    from advens.auditing import loading
     from advens.auditing.audit import audit
     from advens.auditing.compare import compare
     from advens.auditing.report import render
@@ -65,10 +66,9 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
     process.keep_memory()
     backend.make_deterministic()
     backend.use_full_float32()
-    paths = loading.expand(models)
     out = Path(values.out)
     with _backend_errors_explained():
-        ensemble = _ensemble(paths, values, x, y)
+        ensemble, files = _ensemble(models, values, x, y)
         program.check_writable("out", out)
         store = Store(values.work_dir or out / "work")
         with contextlib.ExitStack() as stack:
@@ -92,8 +92,8 @@ def _run(models: list[str], values: FlagValues, command: list[str]) -> None:
             )
     document, outcomes = result.document() | {"command": command}, result.arrays()
     document["data"]["file"] = values.data or values.dataset
-    for member, path in zip(document["members"], paths, strict=True):
-        member["file"] = str(path)
+    for member, file in zip(document["members"], files, strict=True):
+        member["file"] = file
     comparison = other and compare(document, outcomes, *other)
     if comparison:
         document["comparison"] = {"file": values.compare, **comparison}
@@ -139,9 +139,14 @@ def _other(
 
 
 def _ensemble(
-    paths: list[Path], values: FlagValues, x: Images, y: Labels
-) -> "Ensemble":
-    """Load the models; refuse those that cannot classify these images."""
+    models: list[str], values: FlagValues, x: Images, y: Labels
+) -> tuple["Ensemble", list[str]]:
+    """Load the models; refuse those that cannot classify these images.
+
+    Returns:
+        The ensemble, and for each member where it comes from.
+    """
+    from advens import pretrained
     from advens.auditing import loading
     from advens.auditing.saved_model import check_gradient
     from advens.models.ensemble import Ensemble, check_images
@@ -149,7 +154,12 @@ def _ensemble(
     if values.builder is not None and os.getcwd() not in sys.path:
         # A console script does not look for modules there.
         sys.path.append(os.getcwd())
-    members = loading.load_models(paths, builder=values.builder, trust=values.trust)
+    if len(models) == 1 and models[0] in pretrained.names():
+        members = pretrained.load_pretrained(models[0]).members
+        paths = [Path(models[0])] * len(members)
+    else:
+        paths = loading.expand(models)
+        members = loading.load_models(paths, builder=values.builder, trust=values.trust)
     outputs = [output or None for output in values.outputs or [None]]
     ensemble = Ensemble(
         members,
@@ -161,7 +171,7 @@ def _ensemble(
     check_labels(y, ensemble.num_classes or ensemble(x[:1]).shape[-1])
     for path, member in zip(paths, members, strict=True):
         check_gradient(path, member, x[:8])
-    return ensemble
+    return ensemble, [str(path) for path in paths]
 
 
 @contextlib.contextmanager

@@ -83,8 +83,9 @@ def distances(atlas: pd.DataFrame, *, loss: str = columns.PAPER_LOSS) -> list[Ju
     cells = atlas[(atlas["loss"] == loss) & atlas["paper"].notna()]
     for _, group in cells.groupby(list(DRAW), sort=False, dropna=False):
         names = [*DRAW, "restarts", "lost_classes"]
-        values = zip(names, group[names].iloc[0], strict=True)
-        reading = {name: None if pd.isna(v) else v for name, v in values}
+        # As Python's own numbers, which the addresses of members need.
+        [values] = group[names].head(1).to_dict("records")
+        reading = {name: None if pd.isna(v) else v for name, v in values.items()}
         judged.append({**reading, **choose_labels(group)})
     return sorted(judged, key=lambda reading: reading["distance"])
 

@@ -105,6 +105,15 @@ def snapshot(directory):
     return sorted(str(path) for path in directory.rglob("*"))
 
 
+def test_an_ensemble_that_comes_with_advens(directory, calls):
+    arguments = ("--dataset=digits", "--images=5", "--eps=0.1", "--votes=majority")
+    run("digits_rand_ini", *arguments)
+    [call] = calls
+    assert (len(call["ensemble"]), call["ensemble"].votes) == (3, "majority")
+    files = [m["file"] for m in read_audit(directory / "audit")[0]["members"]]
+    assert files == ["digits_rand_ini"] * 3
+
+
 def test_audit(directory, calls, capsys):
     run("models/a.keras", "--data=my.npz", "models/b.keras", "--eps=1/8")
     [call] = calls

@@ -102,7 +102,9 @@ def test_a_member_that_is_not_saved_whole(cluster, images):
     inputs = keras.Input((8, 8, 1))
     answers = layers.Dense(10, "softmax")(layers.Flatten()(Scaled(2.0)(inputs)))
     ensemble = Ensemble([keras.Model(inputs, answers)])
-    with pytest.raises(RuntimeError, match=r"on the worker .*members\[0\] is another model"):
+    with pytest.raises(
+        RuntimeError, match=r"on the worker .*members\[0\] is another model"
+    ):
         audit(ensemble, *images, cluster=cluster, **EFFORT)
 
 

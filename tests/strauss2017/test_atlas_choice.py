@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,7 @@ def test_distances_are_of_the_asked_loss_and_sorted():
     nearest, second = distances(atlas)
     assert (nearest["batch_size"], second["batch_size"]) == (32, 64)
     assert nearest["momentum"] is None
+    json.dumps(nearest)  # as the addresses of members need it
     assert second["distance"] - nearest["distance"] == pytest.approx(0.01 / 8)
     [exact] = distances(atlas, loss="exact")
     assert exact["distance"] == pytest.approx((0.02 + 6 * 0.5) / 8)
