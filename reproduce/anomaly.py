@@ -13,6 +13,7 @@ continues.
 
 from absl import flags
 
+import figure_flags
 import records
 import run_flags
 import runs
@@ -25,6 +26,7 @@ from run_flags import FLAGS
 from runs import directory
 
 flags.adopt_module_key_flags(run_flags)  # for --help
+flags.adopt_module_key_flags(figure_flags)
 flags.declare_key_flag(FIGURES_DIR.name)
 _METHOD = flags.DEFINE_string(
     "method", rows.TABLE2_ROWS[0], "The ensemble, as a row of table4.py."
@@ -53,11 +55,12 @@ def anomaly() -> None:
 
     program.import_keras()
     from advens.strauss2017.anomaly import measure_anomaly
-    from advens.strauss2017.reporting import anomaly_report, figure_style, figures
+    from advens.strauss2017.reporting import anomaly_report, captions, figures
+    from advens.strauss2017.reporting.results import StoredTable
     from advens.strauss2017.reporting.tables import write_frame
 
     figures_dir = directory("figures_dir")
-    program.check_writable("figures_dir", figures_dir)
+    figure_flags.check(figures_dir)
     run = runs.make_run(test_images=test_images)
     points = measure_anomaly(
         run,
@@ -66,17 +69,19 @@ def anomaly() -> None:
         num_grad1=_NUM_GRAD1.value,
     )
     frame = anomaly_report.anomaly_frame(points)
+    record = records.record(run, overrides={"test_images": test_images})
     name = f"anomaly_{run.dataset.name}"
     paths = write_frame(
         frame,
         [point.cell for point in points],
-        records.record(run, overrides={"test_images": test_images}),
+        record,
         y_test=run.dataset.y_test,
         out_dir=directory("out_dir"),
         name=name,
     )
-    figure = figures.anomaly_figure(frame, run.deviations())
-    paths += figure_style.save_figure(figure, out_dir=figures_dir, name=name)
+    figure = figures.anomaly_figure(frame, run.deviations(), figure_flags.style())
+    caption = captions.anomaly_caption(StoredTable(frame, record))
+    paths += figure_flags.save(figure, caption, out_dir=figures_dir, name=name)
 
     (bim,) = (attack for attack in run.attacks if attack.name == "BIM")
     title = ", ".join([f"BIM, n = {bim.num_steps}, {name}", *run.deviations()])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+import figure_flags
 import records
 import run_flags
 import runs
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from advens.strauss2017.run import Run
 
 flags.adopt_module_key_flags(run_flags)  # for --help
+flags.adopt_module_key_flags(figure_flags)
 flags.declare_key_flag(FIGURES_DIR.name)
 _EVERY = flags.DEFINE_integer(
     "every", None, "Attack every n-th test image; default: 5, of the digits 1.", 1
@@ -46,7 +48,7 @@ def atlas() -> None:
     program.import_keras()
     from advens.strauss2017.atlas import measure_atlas
 
-    program.check_writable("figures_dir", directory("figures_dir"))
+    figure_flags.check(directory("figures_dir"))
     run = runs.make_run()
     every = _EVERY.value or (5 if FLAGS.dataset in constants.TABLE2 else 1)
     run.dataset = run.dataset.every_test_image(every)
@@ -56,23 +58,25 @@ def atlas() -> None:
 def _write(run: "Run", points: Sequence["AtlasPoint"]) -> None:
     """Write what is done: the numbers, their outcomes and the figure."""
     from advens.strauss2017.atlas_choice import atlas_frame, distances
-    from advens.strauss2017.reporting import atlas_report, figure_style
+    from advens.strauss2017.reporting import atlas_report, captions
+    from advens.strauss2017.reporting.results import StoredTable
     from advens.strauss2017.reporting.tables import write_frame
 
     name = f"atlas_{run.dataset.name}"
-    frame = atlas_frame(points)
+    frame, record = atlas_frame(points), records.record(run)
     paths = write_frame(
         frame,
         [point.cell for point in points],
-        records.record(run),
+        record,
         y_test=run.dataset.y_test,
         out_dir=directory("out_dir"),
         name=name,
     )
     if readings := distances(frame):
-        figure = atlas_report.atlas_figure(frame, readings)
+        figure = atlas_report.atlas_figure(frame, readings, figure_flags.style())
+        caption = captions.atlas_caption(StoredTable(frame, record), readings)
         figures_dir = directory("figures_dir")
-        paths += figure_style.save_figure(figure, out_dir=figures_dir, name=name)
+        paths += figure_flags.save(figure, caption, out_dir=figures_dir, name=name)
         script.console().print(atlas_report.terminal_atlas(readings, title=name))
         script.console().print(atlas_report.verdict(readings))
     script.print_written(paths)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
+import figure_flags
 import result_flags
 import script
 from advens import datasets
@@ -15,6 +16,7 @@ from advens.strauss2017 import constants
 from result_flags import DATASETS, FIGURES_DIR, RESULTS_DIR
 
 flags.adopt_module_key_flags(result_flags)  # for --help
+flags.adopt_module_key_flags(figure_flags)
 
 
 def figure2() -> None:
@@ -30,17 +32,20 @@ def figure2() -> None:
 
     import pandas as pd
 
-    from advens.strauss2017.reporting import figure_style, figures, results
+    from advens.strauss2017.reporting import captions, figures, results
 
+    out_dir = Path(FIGURES_DIR.value)
+    figure_flags.check(out_dir)
     tables = results.read_results(Path(RESULTS_DIR.value)).tables
     stored = {name: tables["table2", name] for name in names}
     figure = figures.figure2(
         pd.concat([table.cells for table in stored.values()]),
         {name: table.deviations for name, table in stored.items()},
+        figure_flags.style(),
     )
-    out_dir = Path(FIGURES_DIR.value)
+    caption = captions.figure2_caption(stored)
     script.print_written(
-        figure_style.save_figure(figure, out_dir=out_dir, name="figure2")
+        figure_flags.save(figure, caption, out_dir=out_dir, name="figure2")
     )
 
 

@@ -100,23 +100,27 @@ def check_replaces(name: str, run: "Run", rows: str) -> None:
         )
 
 
-def publish(name: str, run: "Run", cells: Sequence["Cell"]) -> None:
+def publish(name: str, run: "Run", cells: Sequence["Cell"], *, latex: bool) -> None:
     """Write the files of a table, and print the table with the meaning of its columns.
 
     Args:
         name: the name of the table; its files are called `<name>_<dataset>`.
         run: the run that made it.
         cells: its cells.
+        latex: whether to write it as LaTeX, too.
     """
-    from advens.strauss2017.reporting import tables
+    from advens.strauss2017.reporting import latex_tables, table_layout, tables
 
+    out_dir = directory("out_dir", run.dataset.name)
     paths = tables.write_table(
         cells,
         record(run, earlier=manifest_path(name, run)),
         y_test=run.dataset.y_test,
-        out_dir=directory("out_dir", run.dataset.name),
+        out_dir=out_dir,
         name=f"{name}_{run.dataset.name}",
     )
+    if latex:
+        paths += latex_tables.write_latex(out_dir, name, run.dataset.name)
     title = (
         f"Table {name.removeprefix('table')} on {run.dataset.name}, reading "
         f"{run.reading.name!r}"
@@ -133,7 +137,7 @@ def publish(name: str, run: "Run", cells: Sequence["Cell"]) -> None:
         "if there is one."
     )
     if name == "table4":
-        console.print("+: the best of the methods alone; *: the best of all.")
+        console.print(table_layout.MARKS_MEANING)
     for note in tables.lost_class_notes(run.lost_classes):
         console.print(note, highlight=False)
     script.print_written(paths)

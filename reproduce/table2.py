@@ -35,7 +35,8 @@ def table2() -> None:
 
     run = runs.make_run()
     records.check_replaces("table2", run, "methods")
-    records.publish("table2", run, experiments.table2(run, methods))
+    cells = experiments.table2(run, methods)
+    records.publish("table2", run, cells, latex=table_flags.LATEX.value)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def table4() -> None:
     run = runs.make_run()
     records.check_replaces("table4", run, "rows")
     cells = experiments.table4(run, names, num_singles=_NUM_SINGLES.value)
-    records.publish("table4", run, cells)
+    records.publish("table4", run, cells, latex=table_flags.LATEX.value)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The flags of the scripts that make Tables 2 and 4."""
 
-from typing import get_args
+from typing import Final, get_args
 
 from absl import flags
 
@@ -22,4 +22,7 @@ flags.DEFINE_string(
     None,
     "Directory to which the outcomes of each row are copied when it ends; another "
     "machine makes the same tables from them.",
+)
+LATEX: Final = flags.DEFINE_boolean(
+    "latex", False, "Write the table as a LaTeX tabular, too, and its caption."
 )

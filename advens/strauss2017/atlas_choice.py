@@ -98,6 +98,14 @@ def reading_name(reading: Judged) -> str:
     )
 
 
+def row_name(reading: Judged) -> str:
+    """Return what names the row of a reading and draw, with its distance."""
+    return (
+        f"{reading_name(reading)}; {reading['num_members']} members, seed "
+        f"{reading['seed']}: {reading['distance']:.3f}"
+    )
+
+
 def choose_labels(cells: pd.DataFrame) -> dict[str, object]:
     """Choose the labels of each attack and gradient by the distance from the paper.
 

@@ -14,6 +14,7 @@ import anomaly
 import claims
 import figure1
 import figure2
+import latex_tables
 import noise_sweep
 import pretrained as pretrained_script
 import table2
@@ -115,8 +116,16 @@ def test_no_lesser_or_other_table_replaces_a_table(
 
 
 def test_table2_writes_and_prints(call, capsys):
-    call(table2.table2, *REDUCED, "--methods=bagging,rand_ini")
+    call(table2.table2, *REDUCED, "--methods=bagging,rand_ini", "--latex")
     printed = capsys.readouterr().out
+    files = [Path(f"results/table2_digits{s}.tex") for s in ("", "_caption")]
+    written = [path.read_text() for path in files]
+    for path in files:
+        assert f"wrote {path}\n" in printed
+        path.unlink()
+    call(latex_tables.write_tables)
+    assert [path.read_text() for path in files] == written
+    assert "Digits: 20 test images, ensembles of 2 members" in written[1]
     frame = pd.read_csv("results/table2_digits.csv")
     table = columns_read("table2", PRINTED.labels, "default")
     names = [column.name for column in table]
@@ -279,12 +288,16 @@ def test_anomaly_writes_draws_and_is_resumed(call, monkeypatch, capsys):
     printed = capsys.readouterr().out
     files = [
         *(f"results/anomaly_digits{end}" for end in (".csv", ".json", "_outcomes.npz")),
-        *(f"figures/anomaly_digits{end}" for end in (".pdf", ".png")),
+        *(f"figures/anomaly_digits{end}" for end in (".pdf", ".png", "_caption.tex")),
     ]
     assert all(f"wrote {file}" in printed for file in files)
     written = {file: Path(file).read_bytes() for file in files}
     flags = json.loads(written[files[1]])["flags"]
     assert (flags["num_grad1"], flags["test_images"]) == (1, 20)
+    caption = written["figures/anomaly_digits_caption.tex"].decode()
+    assert (
+        "Digits: 20 test images, ensembles of 2 members, Grad.~1 through 1 " in caption
+    )
 
     frame = pd.read_csv(files[0])
     names = ["column", "labels", "box", "num_steps"]

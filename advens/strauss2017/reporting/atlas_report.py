@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 import seaborn as sns
-from matplotlib import style
+from matplotlib import style as matplotlib_style
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from advens import datasets
 from advens.strauss2017 import atlas_choice, columns
-from advens.strauss2017.atlas_choice import Judged, reading_name
+from advens.strauss2017.atlas_choice import Judged, reading_name, row_name
 from advens.strauss2017.readings import LABELS
-from advens.strauss2017.reporting.figure_style import PAGE_WIDTH, SMALL, STYLE
+from advens.strauss2017.reporting.figure_style import PAGE_WIDTH, SCREEN, Style
 
 
 def terminal_atlas(readings: Sequence[Judged], *, title: str) -> Table:
@@ -48,46 +48,53 @@ def verdict(readings: Sequence[Judged]) -> str:
     )
 
 
-@style.context(dict(STYLE))
-def atlas_figure(atlas: pd.DataFrame, readings: Sequence[Judged]) -> Figure:
+def atlas_figure(
+    atlas: pd.DataFrame, readings: Sequence[Judged], style: Style = SCREEN
+) -> Figure:
     """Draw the differences from the paper: one row per reading, one column per cell.
+
+    In one column of a paper the rows are numbered, and the caption names them.
 
     Args:
         atlas: as of `atlas_choice.atlas_frame`, of one data set.
         readings: as of `atlas_choice.distances`: the rows, from top to bottom, and the
             labels with which each cell is shown.
+        style: the page that it is drawn for.
     """
-    lines = {
-        f"{reading_name(reading)}; {reading['num_members']} members, seed "
-        f"{reading['seed']}: {reading['distance']:.3f}": _differences(atlas, reading)
-        for reading in readings
-    }
+    lines = {row_name(reading): _differences(atlas, reading) for reading in readings}
     frame = pd.DataFrame(lines).T
-    figure = Figure(figsize=(PAGE_WIDTH, 1.2 + 0.16 * len(frame)), layout="constrained")
-    axes = figure.subplots()
-    sns.heatmap(
-        frame,
-        ax=axes,
-        center=0,
-        vmin=-0.5,
-        vmax=0.5,
-        cmap="RdBu_r",
-        annot=True,
-        fmt="+.2f",
-        annot_kws={"fontsize": 5},
-        cbar=False,
-    )
-    dataset = datasets.display_name(str(atlas["dataset"].iloc[0]))
-    axes.set_title(
-        f"{dataset}, Rand. Ini.: accuracy, ours minus the paper's; the nearest first"
-    )
-    axes.set_xticklabels(
-        [name.replace(" ", "\n").replace(".\n", ". ") for name in frame.columns],
-        rotation=0,
-        fontsize=SMALL,
-    )
-    axes.set_yticklabels(axes.get_yticklabels(), fontsize=SMALL)
-    axes.tick_params(length=0)
+    if style.narrow:
+        frame = frame.set_axis(range(1, len(frame) + 1))
+    size = style.width or PAGE_WIDTH, 1.2 + 0.16 * len(frame)
+    with matplotlib_style.context(style.settings):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        # In print grey, the darker the farther from the paper: red and blue would be
+        # the same.
+        sns.heatmap(
+            frame.abs() if style.in_print else frame,
+            ax=axes,
+            vmin=0 if style.in_print else -0.5,
+            vmax=1 if style.in_print else 0.5,
+            cmap="Greys" if style.in_print else "RdBu_r",
+            annot=frame,
+            fmt="+.2f",
+            annot_kws={"fontsize": style.small if style.in_print else 5},
+            cbar=False,
+        )
+        dataset = datasets.display_name(str(atlas["dataset"].iloc[0]))
+        if not style.in_print:
+            axes.set_title(
+                f"{dataset}, Rand. Ini.: accuracy, ours minus the paper's; the nearest "
+                "first"
+            )
+        axes.set_xticklabels(
+            [name.replace(" ", "\n").replace(".\n", ". ") for name in frame.columns],
+            rotation=90 if style.narrow else 0,
+            fontsize=style.small,
+        )
+        axes.set_yticklabels(axes.get_yticklabels(), fontsize=style.small, rotation=0)
+        axes.tick_params(length=0)
     return figure
 
 

@@ -95,14 +95,14 @@ def read_results(results_dir: Path) -> Results:
             f"Received: {str(results_dir)!r}"
         )
     tables = {
-        (table, dataset): _read(results_dir, table, dataset, "_cells.csv")
+        (table, dataset): read_stored(results_dir, table, dataset)
         for dataset, table in itertools.product(
             datasets_in(results_dir), columns.TABLES
         )
     }
 
     def by_dataset(script: str) -> dict[str, StoredTable]:
-        stored = {name: _read(results_dir, script, name) for name in DATASETS}
+        stored = {name: read_stored(results_dir, script, name) for name in DATASETS}
         return {name: table for name, table in stored.items() if table}
 
     claims = [pd.read_csv(path) for path in sorted(results_dir.glob("claims*.csv"))]
@@ -130,10 +130,14 @@ def datasets_in(results_dir: Path) -> list[str]:
     return list(dict.fromkeys([*DATASETS, *found]))
 
 
-def _read(
-    results_dir: Path, script: str, dataset: str, ending: str = ".csv"
-) -> StoredTable | None:
-    """Read what a script wrote on a data set; return None if it wrote nothing."""
+def read_stored(results_dir: Path, script: str, dataset: str) -> StoredTable | None:
+    """Read what a script wrote on a data set; return None if it wrote nothing.
+
+    Raises:
+        ValueError: if a file is damaged.
+    """
+    # The CSV of a table has the paper's layout; its cells stand beside it.
+    ending = "_cells.csv" if script in columns.TABLES else ".csv"
     path = results_dir / f"{script}_{dataset}{ending}"
     record = results_dir / f"{script}_{dataset}.json"
     if not path.exists():

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from advens.strauss2017 import columns, rows
-from advens.strauss2017.reporting.figure_style import SMALL
+from advens.strauss2017.reporting.figure_style import Style
 
 # The bars of the paper's Figure 2, and those of other labels, which are hatched:
 # attacked first.
@@ -41,7 +41,7 @@ LEGEND: Final = (
 )
 
 
-def draw_bars(ax: Axes, cells: pd.DataFrame, attack: str) -> None:
+def draw_bars(ax: Axes, cells: pd.DataFrame, attack: str, style: Style) -> None:
     """Draw the bars of Table 2, their intervals, the paper's numbers, exact gradients.
 
     Args:
@@ -49,6 +49,7 @@ def draw_bars(ax: Axes, cells: pd.DataFrame, attack: str) -> None:
         cells: as of `tables.cell_frame`, of one data set and one attack. Methods and
             columns that are missing are left out.
         attack: the attack.
+        style: the page that it is drawn for.
     """
     labels = [rows.label(row) for row in rows.TABLE2_ROWS]
     methods = [label for label in labels if label in set(cells["method"])]
@@ -89,7 +90,7 @@ def draw_bars(ax: Axes, cells: pd.DataFrame, attack: str) -> None:
     ax.set_xticks(
         range(len(methods)),
         [name.replace(" ", "\n") for name in methods],
-        fontsize=SMALL,
+        fontsize=style.small,
     )
     ax.set(xlabel="", ylabel="", ylim=(0, 1.03), yticks=np.linspace(0, 1, 6))
     ax.tick_params(length=0)

@@ -2,9 +2,8 @@
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,10 @@ from rich.table import Table
 from advens.arrays import Labels
 from advens.evaluation.statistics import wilson_interval
 from advens.storage.files import write_all
-from advens.strauss2017 import columns, rows
+from advens.strauss2017 import rows
 from advens.strauss2017.cells import Cell, pack_cells
 from advens.strauss2017.reporting.manifest import Record
-
-# What follows a number of Table 4 on the terminal.
-BEST_ALONE: Final = "+"
-BEST_OF_ALL: Final = "*"
+from advens.strauss2017.reporting.table_layout import row_names, with_marks
 
 
 def cell_frame(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -65,7 +61,7 @@ def paper_frame(cells: Sequence[Cell]) -> pd.DataFrame:
     Table 2 has one row per attack and method, Table 4 one row per method.
     """
     frame = cell_frame(cells)
-    names = _row_names(cells)
+    names = row_names(frame)
     wide = frame.pivot(index=names, columns="column", values="accuracy")
     order = frame[names].drop_duplicates()
     index = order["method"] if len(names) == 1 else pd.MultiIndex.from_frame(order)
@@ -75,27 +71,22 @@ def paper_frame(cells: Sequence[Cell]) -> pd.DataFrame:
 def terminal_table(cells: Sequence[Cell], *, title: str) -> Table:
     """Return a table for the terminal, with the paper's numbers below ours.
 
-    In Table 4, `+` marks the best of the methods that stand alone (bold in the paper)
-    and `*` the best of all methods, among our numbers and among the paper's.
+    In Table 4 the best of our numbers and of the paper's are marked, see `with_marks`.
     """
-    names = _row_names(cells)
-    shown_columns = list(dict.fromkeys(cell.column for cell in cells))
+    frame = with_marks(cell_frame(cells))
+    names = row_names(frame)
+    shown_columns = list(frame["column"].unique())
     table = Table(title=title, show_lines=True)
     for name in (*names, *shown_columns):
         words = name.split("_")
         table.add_column(" ".join(words), min_width=max(map(len, words)))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
-    for cell in cells:
-        rivals = []
-        if _is_table4(cells):
-            rivals = [rival for rival in cells if rival.column == cell.column]
-        shown = f"{cell.accuracy:.4f}" + _marks(cell, rivals, lambda c: c.accuracy)
-        if cell.paper is not None:
-            marks = _marks(cell, rivals, lambda c: c.paper or 0.0)
-            shown += f"\n[dim]{cell.paper:.4f}{marks}[/]"
-        values = {"attack": cell.attack, "method": rows.label(cell.row)}
-        line = lines.setdefault(tuple(values[name] for name in names), {})
-        line[cell.column] = shown
+    for cell in frame.to_dict("records"):
+        shown = f"{cell['accuracy']:.4f}{cell['marks']}"
+        if not np.isnan(cell["paper"]):
+            shown += f"\n[dim]{cell['paper']:.4f}{cell['paper_marks']}[/]"
+        line = lines.setdefault(tuple(cell[name] for name in names), {})
+        line[cell["column"]] = shown
     for key, line in lines.items():
         table.add_row(*key, *(line[column] for column in shown_columns))
     return table
@@ -181,25 +172,6 @@ def write_frame(
         **_outcomes_and_manifest(cells, record, y_test, name),
     }
     return write_all(out_dir, contents)
-
-
-def _row_names(cells: Sequence[Cell]) -> list[str]:
-    """Return what names the rows of the table that these cells belong to."""
-    return ["method"] if _is_table4(cells) else ["attack", "method"]
-
-
-def _is_table4(cells: Sequence[Cell]) -> bool:
-    return columns.BY_NAME[cells[0].column] in columns.TABLE4
-
-
-def _marks(cell: Cell, rivals: Sequence[Cell], value: Callable[[Cell], float]) -> str:
-    """Return the marks of a cell among the cells of its column."""
-    alone = [rival for rival in rivals if len(rows.parts(rival.row)) == 1]
-    marks = ""
-    for mark, group in ((BEST_ALONE, alone), (BEST_OF_ALL, rivals)):
-        if cell in group and value(cell) == max(map(value, group)):
-            marks += mark
-    return marks
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

@@ -10,7 +10,9 @@ from advens.strauss2017 import columns
 from advens.strauss2017.atlas_choice import atlas_frame, distances
 from advens.strauss2017.cells import AtlasPoint, Cell
 from advens.strauss2017.reporting.atlas_report import atlas_figure, terminal_atlas
-from advens.strauss2017.reporting.figure_style import save_figure
+from advens.strauss2017.reporting.captions import atlas_caption
+from advens.strauss2017.reporting.figure_files import save_figure
+from advens.strauss2017.reporting.figure_style import STYLES
 from advens.strauss2017.reporting.result_sections import atlas_section
 from advens.strauss2017.reporting.results import StoredTable
 
@@ -97,7 +99,23 @@ def test_the_figure_has_a_row_per_reading_and_a_column_per_number(tmp_path, atla
     ]
     shown = [float(text.get_text()) for text in axes.texts]
     assert shown == [-0.02] * 8 + [-0.05] * 8
-    assert len(save_figure(figure, out_dir=tmp_path, name="atlas_mnist")) == 2
+    assert len(save_figure(figure, "", out_dir=tmp_path, name="atlas_mnist")) == 3
+
+
+def test_a_column_of_a_paper_has_numbers_that_the_caption_explains(atlas):
+    readings = distances(atlas)
+    [axes] = atlas_figure(atlas, readings, STYLES["one_column"]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2"]
+    # In grey, darker is farther from the paper.
+    near, far = axes.collections[0].get_facecolors()[[0, -1]].mean(axis=1)
+    assert far < near
+    record = {"attacks": [], "differs_from_the_paper": []}
+    caption = atlas_caption(StoredTable(atlas, record), readings)
+    assert "(1) linear, 32, adam, box; 5 members, seed 0: 0.020; (2) linear" in caption
+    assert (
+        "MNIST: 10000 test images; settings that differ from the paper: none."
+        in caption
+    )
 
 
 def test_the_distances_on_the_terminal_and_on_the_page(atlas):

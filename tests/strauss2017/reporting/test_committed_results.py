@@ -16,7 +16,7 @@ from advens.attacks.threat import Attack, LabelMode
 from advens.strauss2017 import columns
 from advens.strauss2017.cells import AnomalyPoint, unpack_cells
 from advens.strauss2017.claims import judge_alternatives
-from advens.strauss2017.reporting import ledger, results, tables
+from advens.strauss2017.reporting import captions, ledger, results, tables
 from advens.strauss2017.reporting.anomaly_report import anomaly_frame
 from advens.strauss2017.reporting.noise_report import noise_frame
 
@@ -121,3 +121,14 @@ def test_claims(committed, tmp_path):
 def test_differences(committed):
     frame = results.differences(results.read_results(committed))
     assert frame.to_csv(index=False) == (committed / "differences.csv").read_text()
+
+
+def test_captions(committed):
+    stored = results.read_results(committed)
+    table2 = {name: stored.tables["table2", name] for name in ("mnist", "cifar10")}
+    figures = ROOT / "figures"
+    caption = captions.figure2_caption(table2)
+    assert caption == (figures / "figure2_caption.tex").read_text()
+    for name, anomaly in stored.anomalies.items():
+        caption = captions.anomaly_caption(anomaly)
+        assert caption == (figures / f"anomaly_{name}_caption.tex").read_text()

@@ -16,7 +16,8 @@ from advens.strauss2017.examples import Examples
 from advens.strauss2017.readings import PRINTED, columns_read
 from advens.strauss2017.reporting import figures
 from advens.strauss2017.reporting.anomaly_report import anomaly_frame
-from advens.strauss2017.reporting.figure_style import save_figure
+from advens.strauss2017.reporting.figure_files import save_figure
+from advens.strauss2017.reporting.figure_style import STYLES
 from advens.strauss2017.reporting.table_bars import BARS
 from advens.strauss2017.reporting.tables import cell_frame
 
@@ -128,11 +129,10 @@ def test_only_other_labels_are_hatched():
 def test_bars_differ_in_grey():
     figure = figures.figure2(cell_frame(cells()), {"mnist": []})
     bars = bars_of(figure.axes[0])
-    colors = [to_rgb(bar.patches[0].get_facecolor()) for bar in bars]
-    # The weights of Pillow, and of most printers; 1/8 of the way from black to white.
-    grey = np.sort(colors @ np.array([0.299, 0.587, 0.114]))
-    assert len(grey) == 6
-    assert np.diff(grey).min() > 1 / 8
+    lightness = np.sort(grey(bar.patches[0].get_facecolor() for bar in bars))
+    assert len(lightness) == 6
+    # 1/8 of the way from black to white.
+    assert np.diff(lightness).min() > 1 / 8
 
 
 def test_what_is_missing_is_left_out_and_deviations_are_named():
@@ -211,6 +211,40 @@ def test_anomaly_has_one_panel_per_reading_and_one_line_per_gradient_and_box():
     ]
 
 
+def grey(colors):
+    """Return their lightness by the weights of Pillow, and of most printers."""
+    return np.array([to_rgb(color) for color in colors]) @ [0.299, 0.587, 0.114]
+
+
+def test_lines_in_print_differ_in_grey_and_are_dark_enough():
+    frame = anomaly_frame(points())
+    ax, *_ = figures.anomaly_figure(frame, [], STYLES["one_column"]).axes
+    lightness = np.sort(grey({line.get_color() for line in ax.lines}))
+    assert len(lightness) == 4
+    assert np.diff(lightness).min() > 0.1
+    assert lightness.max() < 0.6
+
+
+def test_a_column_of_a_paper_has_its_panels_below_each_other():
+    one, two = (STYLES[name] for name in ("one_column", "two_columns"))
+
+    def shapes(draw, *arguments):
+        both = (draw(*arguments, style).axes[0] for style in (one, two))
+        return [ax.get_subplotspec().get_gridspec().get_geometry() for ax in both]
+
+    frame = anomaly_frame(points())
+    assert shapes(figures.anomaly_figure, frame, []) == [(3, 1), (1, 3)]
+    both = cell_frame(cells() + cells("cifar10"))
+    deviations = {"mnist": [], "cifar10": []}
+    assert shapes(figures.figure2, both, deviations) == [(2, 2), (1, 4)]
+    assert shapes(figures.figure1, [examples()]) == [(4, 5), (2, 10)]
+    top, bottom = np.reshape(figures.figure1([examples()], one).axes, (2, 2, 5))[1]
+    assert [ax.get_xlabel() for ax in bottom] == ["6", "7", "8", "", "0"]
+    assert_allclose(
+        top[0].images[0].get_array(), examples().dataset.x_test[5], atol=1e-6
+    )
+
+
 def examples(**changes):
     """Classes 0 to 9 without 8; 1 is not fooled, 4 is wrong from the start."""
     rng = np.random.default_rng(3)
@@ -259,19 +293,25 @@ def test_figure1_shows_originals_adversarial_images_and_predictions():
         assert line[0].images[0].get_clim() == (0, 1)
 
 
+@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
 @pytest.mark.parametrize("name", ["figure1", "figure2", "anomaly"])
-def test_nothing_overlaps_or_is_too_small(name):
+def test_nothing_overlaps_or_is_too_small(name, style):
     if name == "figure1":
-        figure = figures.figure1([examples(), examples()])
+        figure = figures.figure1([examples(), examples()], style)
     elif name == "anomaly":
-        figure = figures.anomaly_figure(anomaly_frame(points()), ["epochs=1"] * 20)
+        frame = anomaly_frame(points())
+        figure = figures.anomaly_figure(frame, ["epochs=1"] * 20, style)
     else:
         frame = cell_frame(cells() + cells("cifar10"))
-        figure = figures.figure2(frame, {"mnist": ["epochs=1"] * 9, "cifar10": []})
+        deviations = {"mnist": ["epochs=1"] * 9, "cifar10": []}
+        figure = figures.figure2(frame, deviations, style)
+    assert figure.get_figwidth() == style.width or not style.in_print
     figure.draw_without_rendering()
     texts = [t for t in figure.findobj(Text) if t.get_text()]
     boxes = [t.get_window_extent() for t in texts if t.get_visible()]
     assert min(t.get_fontsize() for t in texts) >= 6
+    notes = [t for t in texts if "differs from the paper" in t.get_text()]
+    assert bool(notes) != style.in_print  # there they are in the caption
     page = figure.bbox
     for i, box in enumerate(boxes):
         assert page.x0 <= box.x0 < box.x1 <= page.x1, texts[i]
@@ -289,10 +329,10 @@ def test_files_have_fonts_and_no_dates_and_are_the_same_again(tmp_path, name, wi
             figure = figures.figure2(frame, {"mnist": []})
         else:
             figure = figures.anomaly_figure(anomaly_frame(points()), [])
-        paths = save_figure(figure, out_dir=tmp_path / directory, name="f")
+        paths = save_figure(figure, "x", out_dir=tmp_path / directory, name="f")
         assert sorted((tmp_path / directory).iterdir()) == sorted(paths)
         written.append([path.read_bytes() for path in paths])
-    assert [path.name for path in paths] == ["f.png", "f.pdf"]
+    assert [path.name for path in paths] == ["f.png", "f.pdf", "f_caption.tex"]
     assert written[0] == written[1]
     with Image.open(paths[0]) as image:
         assert image.size[0] == width * 300
