@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from advens.models.ensemble import Ensemble
     from advens.pretrained import load_pretrained
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _MODULES = {
     "AdversarialExamples": "attacks.fgsm_bim",
@@ -61,11 +61,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        module = importlib.import_module(f"advens.{_MODULES[name]}")
-        return getattr(module, name)
-    raise AttributeError(f"module 'advens' has no attribute {name!r}")
+if not TYPE_CHECKING:  # for which any name would be one of this module
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            module = importlib.import_module(f"advens.{_MODULES[name]}")
+            return getattr(module, name)
+        raise AttributeError(f"module 'advens' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

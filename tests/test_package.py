@@ -1,3 +1,4 @@
+import ast
 import inspect
 import subprocess
 import sys
@@ -14,6 +15,14 @@ def test_public_names_are_those_of_their_modules():
         assert public.__name__ == name
         assert inspect.getmodule(public).__name__ == f"advens.{module}"
         assert name in dir(advens)
+
+
+def test_type_checkers_see_the_public_names():
+    imports = {}
+    for node in ast.walk(ast.parse(inspect.getsource(advens))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("advens."):
+            imports |= dict.fromkeys((name.name for name in node.names), node.module)
+    assert imports == {name: f"advens.{at}" for name, at in advens._MODULES.items()}
 
 
 def test_importing_advens_needs_no_backend():
