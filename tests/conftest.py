@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # ruff: noqa: E402
 # These must be set before TensorFlow and JAX are imported. As `process.use_onednn`:
@@ -23,6 +24,29 @@ from advens.models.ensemble import Ensemble
 
 # As the scripts do:
 process.keep_memory()
+
+# Here the backend does what is tested for both elsewhere.
+_OF_EITHER_BACKEND = (
+    *(
+        "evaluation/test_outcomes",
+        "evaluation/test_statistics",
+        "evaluation/test_stored",
+    ),
+    *(f"auditing/test_{name}" for name in ("browser", "charts", "command", "compare")),
+    *(f"auditing/test_{name}" for name in ("data", "explain", "files", "gallery")),
+    *("auditing/test_report", "auditing/test_sanity", "reproduce/", "storage/"),
+    *("strauss2017/", "test_datasets", "test_docs", "test_package", "test_program"),
+    *("test_progress", "test_release", "test_tfds_data"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that one backend is enough for."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix().startswith(_OF_EITHER_BACKEND):
+            item.add_marker(pytest.mark.either_backend)
+
 
 # Of shape (members, pixels, classes).
 KERNELS = np.array(

@@ -149,7 +149,7 @@ WHOLE = {
     "whole EfficientNetB0": whole("EfficientNetB0", to_bytes),
     "whole ConvNeXtTiny": whole("ConvNeXtTiny", to_bytes),
 }
-EVERY = [*CASES, *(pytest.param(name, marks=pytest.mark.whole) for name in WHOLE)]
+EVERY = [*CASES, *(pytest.param(name, marks=pytest.mark.release) for name in WHOLE)]
 
 
 @dataclasses.dataclass(frozen=True)

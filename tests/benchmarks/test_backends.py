@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(
     keras.backend.backend() != "jax",
     reason="once is enough: each backend has a process of its own",

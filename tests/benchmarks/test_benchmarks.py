@@ -25,7 +25,7 @@ DTYPES = ("float32", "bfloat16")
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 
-pytestmark = pytest.mark.slow
+release = pytest.mark.release
 of_tensorflow = pytest.mark.skipif(not TENSORFLOW, reason="the peers need TensorFlow")
 
 
@@ -39,6 +39,7 @@ def record(script, out, *arguments):
 ATTACKS = ("--dataset=digits", "--num_members=2", "--train_images=640")
 
 
+@release
 @of_tensorflow
 def test_attacks(tmp_path):
     written = record("attacks", tmp_path / "out.json", *ATTACKS, "--num_images=8")
@@ -56,6 +57,7 @@ def test_attacks(tmp_path):
         assert results["advens, bfloat16"]["changed_signs"] < 0.2
 
 
+@release
 @of_tensorflow
 def test_attack_cells(tmp_path):
     arguments = (*ATTACKS, "--num_images=4", "--cells")
@@ -71,6 +73,7 @@ def test_attack_cells(tmp_path):
     assert_allclose(written["ratios"], seconds["cells"] / needed, rtol=1e-6)
 
 
+@release
 @of_tensorflow
 def test_audit(tmp_path):
     arguments = (
@@ -97,6 +100,7 @@ def test_audit(tmp_path):
 SHORT = ("--batch_size=8", "--steps=2")
 
 
+@release
 def test_training(tmp_path):
     arguments = (*SHORT, "--matrix_size=64", *(["--nobfloat16"] if TENSORFLOW else []))
     written = record("training", tmp_path / "out.json", *arguments)
@@ -132,6 +136,7 @@ def test_training(tmp_path):
         assert_allclose(share, want, rtol=1e-6)
 
 
+@release
 @pytest.mark.skipif(TENSORFLOW, reason="it measures the JAX backend")
 def test_gpu(tmp_path):
     only = "^product|stack of 2, XLA, float32|batch 4, float32"
@@ -147,6 +152,7 @@ def test_gpu(tmp_path):
     assert set(late["failed"]) == set(written["found"])
 
 
+@release
 @of_tensorflow
 def test_scaling(tmp_path):
     sizes = {
@@ -173,6 +179,7 @@ def test_scaling(tmp_path):
         assert_allclose(line, [first, second], rtol=1e-6)
 
 
+@release
 def test_adversarial_training(tmp_path):
     written = record("adversarial_training", tmp_path / "out.json", *SHORT)
     steps = {name: value for name, [value] in written["milliseconds_per_step"].items()}

@@ -92,6 +92,7 @@ def test_killed_workers(processes, alone, tmp_path):
     assert members(tmp_path / "run") == trained
 
 
+@pytest.mark.release
 def test_killed_scheduler(processes, alone, tmp_path):
     """The command ends in one line, and goes on when it is started again."""
     processes.start_worker("a")
@@ -130,6 +131,7 @@ def test_interrupted(processes, tmp_path):
         assert not any("client" in name for name in client.run_on_scheduler(left)[1])
 
 
+@pytest.mark.release
 def test_two_clients_and_a_store_that_vanishes(processes, alone, tmp_path):
     """For ten seconds, in the middle of the trainings, the directory is not there."""
     for name in "ab":
@@ -148,6 +150,7 @@ def test_two_clients_and_a_store_that_vanishes(processes, alone, tmp_path):
         assert (tmp_path / name / CELLS).read_bytes() == alone
 
 
+@pytest.mark.release
 def test_a_worker_with_too_little_memory(processes, tmp_path):
     processes.start_worker("a", "--nanny", "--memory-limit=2GB")
     connection = Connection(str(processes.file), tmp_path)
