@@ -60,10 +60,13 @@ def _texts(results_dir: Path) -> dict[Path, str]:
 
     stored = results.read_results(results_dir)
     figures = Path("figures")
-    drawn = [figures / "figure2.png", *sorted(figures.glob("anomaly_*.png"))]
+    drawn = [figures / f"figure{i}.png" for i in (1, 2)]
+    drawn += sorted(figures.glob("anomaly_*.png"))
+    # MNIST's rather than that of the digits.
+    overview = sorted(figures.glob("overview_*.png"))[-1:]
     parts = {
         README: {
-            "picture": _pictures([figures / "figure1.png"], README),
+            "picture": _pictures(overview, README),
             "results": pages.readme_results(stored),
         },
         PAGE: {"results": pages.details(stored), "pictures": _pictures(drawn, PAGE)},

@@ -87,13 +87,16 @@ def test_pictures_are_shown_once_they_are_there(call, checkout):
     call(readme.readme)
     assert "![" not in Path("README.md").read_text()
     Path("figures").mkdir()
-    for name in ("figure1", "figure2", "anomaly_mnist"):
+    overviews = "overview_digits", "overview_mnist"
+    for name in ("figure1", "figure2", "anomaly_mnist", *overviews):
         Path(f"figures/{name}.png").touch()
     call(readme.readme)
     text = Path("README.md").read_text()
-    assert re.findall(r"!\[.*\)", text) == ["![figure1](figures/figure1.png)"]
+    shown = re.findall(r"!\[.*\)", text)
+    assert shown == ["![overview_mnist](figures/overview_mnist.png)"]
     assert text.index("![") < text.index("## B")
     assert re.findall(r"!\[.*\)", Path("docs/results.md").read_text()) == [
+        "![figure1](../figures/figure1.png)",
         "![figure2](../figures/figure2.png)",
         "![anomaly_mnist](../figures/anomaly_mnist.png)",
     ]
