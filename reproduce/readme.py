@@ -61,7 +61,8 @@ def _texts(results_dir: Path) -> dict[Path, str]:
     stored = results.read_results(results_dir)
     figures = Path("figures")
     drawn = [figures / f"figure{i}.png" for i in (1, 2)]
-    drawn += sorted(figures.glob("anomaly_*.png"))
+    for name in ("atlas", "anomaly"):
+        drawn += sorted(figures.glob(f"{name}_*.png"))
     # MNIST's rather than that of the digits.
     overview = sorted(figures.glob("overview_*.png"))[-1:]
     parts = {

@@ -16,6 +16,7 @@ from absl.testing import flagsaver
 import readme
 import script
 from advens.strauss2017 import constants
+from advens.strauss2017.atlas_choice import distances
 from advens.strauss2017.cells import Cell
 from advens.strauss2017.reporting.tables import write_table
 
@@ -190,6 +191,10 @@ def distances_from_the_paper():
                 *(table4, pd.concat([table2, table4])),
             ):
                 means.append(part["difference"].abs().mean())
+    for path in (ROOT / "results").glob("atlas_*.csv"):
+        atlas = pd.read_csv(path)
+        for loss in atlas["loss"].unique():
+            means += [r["distance"] for r in distances(atlas, loss=loss)]
     return {shown(mean) for mean in means}
 
 

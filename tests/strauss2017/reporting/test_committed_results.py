@@ -14,6 +14,7 @@ from numpy.testing import assert_array_equal
 from advens import datasets
 from advens.attacks.threat import Attack, LabelMode
 from advens.strauss2017 import columns
+from advens.strauss2017.atlas_choice import distances
 from advens.strauss2017.cells import AnomalyPoint, unpack_cells
 from advens.strauss2017.claims import judge_alternatives
 from advens.strauss2017.reporting import captions, ledger, results, tables
@@ -132,3 +133,6 @@ def test_captions(committed):
     for name, anomaly in stored.anomalies.items():
         caption = captions.anomaly_caption(anomaly)
         assert caption == (figures / f"anomaly_{name}_caption.tex").read_text()
+    for name, atlas in stored.atlases.items():
+        caption = captions.atlas_caption(atlas, distances(atlas.cells))
+        assert caption == (figures / f"atlas_{name}_caption.tex").read_text()
