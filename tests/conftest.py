@@ -25,8 +25,10 @@ from advens.models.ensemble import Ensemble
 # As the scripts do:
 process.keep_memory()
 
-# Here the backend does what is tested for both elsewhere.
-_OF_EITHER_BACKEND = (
+# Here the backend does what is tested for both elsewhere: CI runs each of these on one,
+# so that both suites take as long.
+_ON_TENSORFLOW = ("reproduce/", "test_docs", "test_release")
+_ON_JAX = (
     *(
         "evaluation/test_outcomes",
         "evaluation/test_statistics",
@@ -34,9 +36,9 @@ _OF_EITHER_BACKEND = (
     ),
     *(f"auditing/test_{name}" for name in ("browser", "charts", "command", "compare")),
     *(f"auditing/test_{name}" for name in ("data", "explain", "files", "gallery")),
-    *("auditing/test_report", "auditing/test_sanity", "reproduce/", "storage/"),
-    *("strauss2017/", "test_datasets", "test_docs", "test_package", "test_program"),
-    *("test_progress", "test_release", "test_tfds_data"),
+    *("auditing/test_report", "auditing/test_sanity", "storage/", "strauss2017/"),
+    *("test_datasets", "test_package", "test_program", "test_progress"),
+    "test_tfds_data",
 )
 
 
@@ -44,8 +46,11 @@ def pytest_collection_modifyitems(items):
     """Mark the tests that one backend is enough for."""
     root = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(root).as_posix().startswith(_OF_EITHER_BACKEND):
-            item.add_marker(pytest.mark.either_backend)
+        name = item.path.relative_to(root).as_posix()
+        if name.startswith(_ON_TENSORFLOW):
+            item.add_marker(pytest.mark.on_tensorflow)
+        if name.startswith(_ON_JAX):
+            item.add_marker(pytest.mark.on_jax)
 
 
 # Of shape (members, pixels, classes).

@@ -123,7 +123,6 @@ def small(shape, *body, **options):
 CASES = {
     "MobileNetV2": first_blocks("MobileNetV2", "block_2_add", to_minus_one, alpha=0.35),
     "ResNet50V2": first_blocks("ResNet50V2", "conv2_block3_out", to_minus_one),
-    "EfficientNetB0": first_blocks("EfficientNetB0", "block2b_add", to_bytes),
     "ConvNeXtTiny": first_blocks(
         "ConvNeXtTiny", "convnext_tiny_stage_0_block_1_identity", to_bytes
     ),

@@ -70,12 +70,6 @@ def test_an_audit_of_a_plain_ensemble(plain, images):
     assert (arrays["broken_by"] == -2).sum() == (~result.clean).sum()
 
 
-def test_the_same_seed_gives_the_same_result(plain, images):
-    first, second = (audit(plain, *images, eps=0.08, seed=1, **EFFORT) for _ in "ab")
-    for name, array in first.arrays().items():
-        assert_array_equal(array, second.arrays()[name])
-
-
 def test_an_interrupted_audit_goes_on(plain, images, tmp_path, monkeypatch):
     """Killed while its pieces are saved, it makes no piece twice but the last."""
     whole = audit(plain, *images, eps=0.08, **EFFORT)

@@ -165,6 +165,7 @@ def test_a_worker_with_too_little_memory(processes, tmp_path):
         Connection(str(processes.file), tmp_path)
 
 
+@pytest.mark.release
 def test_an_audit(processes, tmp_path):
     """All workers are killed on the way; the numbers are those of one thread alone."""
     for index, member in enumerate(load_pretrained("digits_rand_ini")):
