@@ -95,7 +95,10 @@ def test_global_random_state_is_left_alone():
         between()
         return [random.random(), np.random.rand(), *run(keras.random.normal, (3,))]
 
-    assert draws(lambda: build(DEEP, seed=5)) == draws(lambda: None)
+    expected = draws(lambda: None)
+    if draws(lambda: None) != expected:
+        pytest.skip("in this version of Keras, seeds do not determine what is drawn")
+    assert draws(lambda: build(DEEP, seed=5)) == expected
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
