@@ -47,6 +47,7 @@ def measure_overview(run: Run) -> list[Cell]:
             x,
             y,
             eps=bim.eps,
+            num_probes=1,  # only the accuracy is drawn
             store=run.store,
             cluster=run.cluster,
             bars=run.bars,
