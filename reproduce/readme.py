@@ -65,9 +65,10 @@ def _texts(results_dir: Path) -> dict[Path, str]:
         drawn += sorted(figures.glob(f"{name}_*.png"))
     # MNIST's rather than that of the digits.
     overview = sorted(figures.glob("overview_*.png"))[-1:]
+    first = overview or [figures / "figure1.png"]
     parts = {
         README: {
-            "picture": _pictures(overview, README),
+            "picture": _pictures(first, README),
             "results": pages.readme_results(stored),
         },
         PAGE: {"results": pages.details(stored), "pictures": _pictures(drawn, PAGE)},
